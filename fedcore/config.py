@@ -1,0 +1,385 @@
+"""params.yaml -> a frozen `Config`; below this file nobody reads a file, a variable or a dict.
+
+One file serves the command line, DVC and Airflow. A preset (``params/NAME.yaml``) is laid over
+it key by key, then dotted overrides (``local.lr=0.05``). A key that is not known, or a value
+that is not allowed, is refused with its path.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from fedcore.errors import BadConfig, BadInput, UnknownName
+
+_CLOSED = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class RunConfig:
+    """How long, under which name, with how many worker processes (0: in this one)."""
+
+    name: Name | None = None
+    rounds: Annotated[int, Field(ge=1)] = 10
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class PartitionConfig:
+    """How a set without natural clients is split; ``natural`` takes the client column."""
+
+    scheme: Literal["natural", "iid", "dirichlet", "labels", "quantity"] = "natural"
+    clients: Annotated[int, Field(ge=1, le=100_000)] = 10
+    alpha: Positive = 0.5
+    labels_per_client: Annotated[int, Field(ge=1)] = 2
+    min_rows: Annotated[int, Field(ge=1)] = 10
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class DataConfig:
+    """Which data: a name of the catalog, or ``own`` with a path.
+
+    `months` choose the data versions of sets that have months. `sites` limits and orders the
+    clients; empty means all. `client_column` and `label` are needed for an own table.
+    """
+
+    name: str = "flights"
+    path: str | None = None
+    client_column: str | None = None
+    label: str | None = None
+    task: Literal["classification", "regression"] = "classification"
+    months: tuple[Annotated[int, Field(ge=1, le=12)], ...] = (1, 2, 3, 4, 5, 6)
+    sites: tuple[str, ...] = ()
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    standardize: bool = True
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class ChecksConfig:
+    """What a site's data must satisfy before it may take part."""
+
+    min_rows: Annotated[int, Field(ge=1)] = 100
+    max_missing: Share = 0.5
+    max_duplicates: Share = 0.0
+    docs: bool = True
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class ModelConfig:
+    """A built-in model, or a torch module's factory by import path ``package.module:callable``."""
+
+    framework: Literal["torch", "numpy"] = "torch"
+    name: str = "mlp"
+    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = (64, 32)
+    factory: str | None = None
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class LocalConfig:
+    """What a client does with the model it gets.
+
+    The learning rate of round r is ``lr · decay**r``.
+    """
+
+    algorithm: str = "sgd"
+    lr: Positive = 0.1
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 128
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class CohortConfig:
+    """Who is asked each round, and how many must answer.
+
+    `rate` is the Poisson sampling rate, `size` the number for ``uniform``. A round goes on
+    when at least `quorum` of the cohort answered within `deadline_s` seconds.
+    """
+
+    sampling: Literal["all", "uniform", "poisson"] = "all"
+    size: Annotated[int, Field(ge=1)] = 10
+    rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    quorum: Annotated[float, Field(gt=0, le=1)] = 0.5
+    min_clients: Annotated[int, Field(ge=1)] = 2
+    deadline_s: Positive = 600.0
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class CombineConfig:
+    """The aggregation rule, and what an update weighs in a mean: its sample count or one.
+
+    `f` is the number of liars to survive; robust rules need it. `mixers` come before the rule, in
+    order. Robust rules, and the mean of mixed rows, ignore weights. `options` are the rule's other
+    options, `mixer_options` those of each mixer by its name.
+    """
+
+    rule: str = "mean"
+    weights: Literal["samples", "equal"] = "samples"
+    f: Count | None = None
+    mixers: tuple[str, ...] = ()
+    options: dict[str, int | float] = field(default_factory=dict)
+    mixer_options: dict[str, dict[str, int | float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class ServerConfig:
+    """The server's optimizer on the combined update, and how its rate changes over the rounds.
+
+    `beta` is the momentum, `beta2` the memory of squares, `tau` the adaptivity. The rate rises for
+    `warmup` rounds, then stays, falls by `decay` a round, or along a cosine over `period` rounds.
+    """
+
+    optimizer: str = "sgd"
+    lr: Positive = 1.0
+    beta: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Positive = 1e-3
+    schedule: Literal["constant", "exponential", "cosine"] = "constant"
+    warmup: Count = 0
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.99
+    period: Annotated[int, Field(ge=1)] = 100
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class PrivacyConfig:
+    """Client-level central differential privacy: clip each update, add noise to the sum.
+
+    `noise_multiplier` is the noise's standard deviation over `clip`. `epsilon` is the budget
+    of `population` at `delta`. `noise` is ``system`` (never repeatable) or, for simulations
+    that must end in the same bytes, ``seeded``.
+    """
+
+    mode: Literal["none", "central"] = "none"
+    unit: Literal["client"] = "client"
+    clip: Positive = 1.0
+    noise_multiplier: Positive = 1.0
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    epsilon: Positive = 8.0
+    population: Name | None = None
+    noise: Literal["system", "seeded"] = "system"
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class EvaluateConfig:
+    """When the model is judged, and when a round is rolled back or training stops.
+
+    A round whose loss exceeds `rollback_factor` times the best so far is rolled back.
+    """
+
+    every: Annotated[int, Field(ge=1)] = 1
+    rollback_factor: Annotated[float, Field(gt=1)] = 3.0
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class Gate:
+    """A limit on one metric of a model version."""
+
+    metric: str
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class PromotionConfig:
+    """Registered model, gates, and whether a person must approve."""
+
+    model: Name = "flights-delay"
+    gates: tuple[Gate, ...] = ()
+    better_than_champion: str | None = None
+    approval: bool = False
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class EdgeConfig:
+    """Limits an exported model must keep, and where the signed repository lies."""
+
+    parity: Positive = 1e-4
+    max_bytes: Annotated[int, Field(ge=1)] = 50_000_000
+    max_latency_ms: Positive = 50.0
+    expires_days: Annotated[int, Field(ge=1)] = 30
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class MonitorConfig:
+    """When drift or degradation asks for retraining.
+
+    `max_drift` is a population stability index; `max_drop` the fall of the metric in points of 1.
+    """
+
+    metric: str = "auc"
+    max_drift: Positive = 0.25
+    max_drop: Positive = 0.03
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class TrackingConfig:
+    """Where runs are tracked: an MLflow address, None for a database in the work directory."""
+
+    uri: str | None = None
+    experiment: Annotated[str, Field(min_length=1)] = "fedcore"
+    enabled: bool = True
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class StoreConfig:
+    """Where the journal and the blobs lie: SQLAlchemy and fsspec addresses, None for the work directory."""
+
+    url: str | None = None
+    blobs: str | None = None
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class Config:
+    """Everything a run depends on."""
+
+    seed: Count = 1
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    checks: ChecksConfig = field(default_factory=ChecksConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    local: LocalConfig = field(default_factory=LocalConfig)
+    cohort: CohortConfig = field(default_factory=CohortConfig)
+    combine: CombineConfig = field(default_factory=CombineConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    promotion: PromotionConfig = field(default_factory=PromotionConfig)
+    edge: EdgeConfig = field(default_factory=EdgeConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+def load_config(
+    path: Path | str | None = None, *, preset: str | None = None, overrides: Iterable[str] = ()
+) -> Config:
+    """The configuration in `path` (``params.yaml`` of this folder if it is there), preset and overrides on top.
+
+    Overrides are ``dotted.key=value`` with the value in YAML. Raises `BadInput` in one sentence.
+    """
+    tree = _read(Path(path)) if path else _read(Path("params.yaml")) if Path("params.yaml").exists() else {}
+    if preset:
+        tree = _overlay(tree, _read(_preset_file(preset, Path(path).parent if path else Path())))
+    for override in overrides:
+        tree = _overlay(tree, _parse_override(override))
+    return config_from(tree)
+
+
+def config_from(tree: Mapping[str, Any]) -> Config:
+    """A validated `Config` from nested mappings."""
+    _refuse_unknown(tree, Config, ())
+    try:
+        return _ADAPTER.validate_python(dict(tree))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadConfig(where, first.get("input"), _sentence(first["msg"])) from None
+
+
+def config_tree(config: Config) -> dict[str, Any]:
+    """`config` as nested JSON values, the inverse of `config_from`."""
+    tree: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    return tree
+
+
+def presets(folder: Path = Path()) -> dict[str, Path]:
+    """Names and files of the presets beside the parameters and of those shipped with fedcore."""
+    package = Path(__file__).parent
+    found: dict[str, Path] = {}
+    for place in (package / "presets", package.parent / "params", folder / "params"):
+        found |= {file.stem: file for file in sorted(place.glob("*.yaml"))}
+    return found
+
+
+def _preset_file(name: str, folder: Path) -> Path:
+    known = presets(folder)
+    if name not in known:
+        raise UnknownName("preset", name, known)
+    return known[name]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}; name an existing parameter file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}; mend the file") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise BadInput(
+            f"{path} holds a {type(tree).__name__}, not sections; start it with a key such as 'seed: 1'"
+        )
+    return tree
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise BadInput(f"override {text!r} is not KEY=VALUE; write for example --set local.lr=0.05")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise BadInput(f"override {text!r}: the value is not YAML; quote it") from None
+    if isinstance(tree, str):
+        tree = _number(tree)
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    result: dict[str, Any] = tree
+    return result
+
+
+def _number(text: str) -> str | float:
+    """YAML 1.1 reads ``1e-5`` as text; a person means the number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _refuse_unknown(tree: Mapping[str, Any], cls: type, path: tuple[str, ...]) -> None:
+    hints = get_type_hints(cls)
+    for key, value in tree.items():
+        where = ".".join((*path, str(key)))
+        if key not in hints:
+            near = get_close_matches(str(key), hints, n=1)
+            known = ".".join((*path, near[0])) if near else ", ".join(hints)
+            raise BadInput(f"unknown parameter {where}; {'nearest known' if near else 'known'}: {known}")
+        inner = next((t for t in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(t)), None)
+        if isinstance(inner, type):
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(item, Mapping):
+                    _refuse_unknown(item, inner, (*path, str(key)))
+
+
+def _sentence(message: str) -> str:
+    return (
+        message.replace("Input should be", "must be")[:1].lower()
+        + message.replace("Input should be", "must be")[1:]
+    )

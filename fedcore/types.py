@@ -1,0 +1,143 @@
+"""The words the rest of the code is written in: vectors, tasks, replies, records, and the seams.
+
+A model is one flat float32 vector; n updates are one ``(n, d)`` matrix. `Fleet` is the only
+way to a client, `Sink` the only way out for what happened. Nothing here does anything.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector: TypeAlias = NDArray[np.float32]  # (params,)
+Updates: TypeAlias = NDArray[np.float32]  # (clients, params)
+Weights: TypeAlias = NDArray[np.float64]  # (clients,)
+Floats: TypeAlias = NDArray[np.float64]
+Json: TypeAlias = Any  # what json.loads can return
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+
+Rule: TypeAlias = Callable[..., Vector]  # (updates (n, d), weights (n,), *, f=…) -> (d,)
+TaskKind = Literal["describe", "train", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the server asks of each client in a cohort.
+
+    `model` is the flat vector the client starts from, None for ``describe``;
+    `features` the federated feature statistics as JSON, None until they are known.
+    """
+
+    kind: TaskKind
+    run: str
+    round: int
+    model: Vector | None = None
+    features: Json = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one client answered: facts (small JSON), a vector for ``train``, or an error."""
+
+    client: str
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    vector: Vector | None = None
+    error: str | None = None
+
+
+class Fleet(Protocol):
+    """The one seam to the world: simulation, network and scripted fleets implement it."""
+
+    @property
+    def clients(self) -> Sequence[str]:
+        """Names of all enrolled clients, sorted."""
+        ...
+
+    def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
+        """Replies in whatever order they arrive; a client that is lost yields none."""
+        ...
+
+
+class Transform(NamedTuple):
+    """A change of one update, and what it does to the norm.
+
+    ``init() -> state``, ``apply(update, state, rng) -> (update, state)``, and ``bound``, which
+    maps the largest L2 norm going in to the largest that can come out.
+    """
+
+    init: Callable[[], Any]
+    apply: Callable[[Vector, Any, np.random.Generator], tuple[Vector, Any]]
+    bound: Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of the tensors inside a flat vector, in order."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return int(sum(np.prod(shape, dtype=np.int64) for shape in self.shapes))
+
+    def split(self, vector: Vector) -> dict[str, Vector]:
+        """Views into `vector`, one per tensor, in their shapes."""
+        parts, start = {}, 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            stop = start + int(np.prod(shape, dtype=np.int64))
+            parts[name] = vector[start:stop].reshape(shape)
+            start = stop
+        return parts
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in one round, as every sink sees it.
+
+    `epsilon` and `delta` are None when privacy is off. `client_metrics` holds quantiles over
+    clients, never one client's value. `seconds` and `committed_at` (Unix seconds) are
+    observations of this execution and not part of `canonical`.
+    """
+
+    run: str
+    round: int
+    cohort: tuple[str, ...]
+    replied: tuple[str, ...]
+    dropped: tuple[str, ...]
+    refused: Mapping[str, str]
+    metrics: Mapping[str, float]
+    client_metrics: Mapping[str, float]
+    epsilon: float | None
+    delta: float | None
+    bytes_up: int
+    bytes_down: int
+    update_norm: float
+    verdict: Literal["keep", "rollback"]
+    model_sha256: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    committed_at: float = 0.0
+
+    def canonical(self) -> str:
+        """Canonical JSON of the deterministic part: equal for a resumed and an undisturbed run."""
+        facts = asdict(self)
+        del facts["seconds"], facts["committed_at"]
+        return canonical_json(facts)
+
+
+Sink: TypeAlias = Callable[[RoundRecord], None]
+
+
+def canonical_json(value: Json) -> str:
+    """The one spelling of a JSON value that digests are taken of: sorted keys, no blanks."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def vector_sha256(vector: Vector) -> str:
+    """SHA-256 of a model's float32 little-endian bytes: the model's name everywhere."""
+    return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()
