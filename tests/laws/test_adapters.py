@@ -1,0 +1,171 @@
+"""Every framework is the same function of a flat vector."""
+
+import numpy as np
+import pytest
+
+from fedcore.adapters.model import Model, ModelSpec, Training, build_model
+from fedcore.errors import BadConfig, UnknownName
+from fedcore.rng import generator
+
+CASES = [(1, "classification"), (3, "classification"), (1, "regression")]
+FRAMEWORKS = ["numpy", "torch"]
+
+
+def spec(framework: str, outputs: int, task: str, **changes: object) -> ModelSpec:
+    given = {"name": "mlp", "hidden": (6, 5), "factory": None, "input_shape": (4,), **changes}
+    return ModelSpec(framework=framework, outputs=outputs, task=task, **given)
+
+
+def rows(outputs: int, task: str, n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    rng = generator(3, "rows")
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    y = rng.normal(size=n) if task == "regression" else rng.integers(0, max(outputs, 2), n)
+    return x, y.astype(np.float32)
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request) -> str:
+    return request.param
+
+
+@pytest.mark.parametrize(("outputs", "task"), CASES)
+def test_the_gradient_is_the_slope_of_the_loss(framework, outputs, task):
+    model, (x, y) = build_model(spec(framework, outputs, task)), rows(outputs, task)
+    vector = model.init(generator(1, "init"))
+    _, gradient = model.loss_and_gradient(vector, x, y)
+    step = np.float32(1e-2) * gradient / np.float32(np.linalg.norm(gradient))
+    slope = (
+        model.loss_and_gradient(vector + step, x, y)[0] - model.loss_and_gradient(vector - step, x, y)[0]
+    ) / 0.02
+    assert slope == pytest.approx(float(np.linalg.norm(gradient)), rel=0.02)
+
+
+@pytest.mark.parametrize(("outputs", "task"), CASES)
+def test_frameworks_agree_on_start_gradient_training_and_scores(outputs, task):
+    x, y = rows(outputs, task)
+    ours, theirs = (build_model(spec(name, outputs, task)) for name in FRAMEWORKS)
+    start = ours.init(generator(1, "init"))
+    np.testing.assert_array_equal(start, theirs.init(generator(1, "init")))
+    settings = Training(lr=0.1, momentum=0.9, weight_decay=0.01, epochs=3, batch_size=7)
+    trained = [model.train(start, x, y, settings, generator(2, "train")) for model in (ours, theirs)]
+    np.testing.assert_allclose(trained[0][0], trained[1][0], atol=2e-5)
+    assert trained[0][1]["loss"] == pytest.approx(trained[1][1]["loss"], rel=1e-4)
+    np.testing.assert_allclose(ours.scores(start, x), theirs.scores(start, x), atol=1e-6)
+
+
+@pytest.mark.parametrize(("outputs", "task"), CASES)
+def test_training_repeats_to_the_byte_and_leaves_its_inputs_alone(framework, outputs, task):
+    model, (x, y) = build_model(spec(framework, outputs, task)), rows(outputs, task)
+    start = model.init(generator(1, "init"))
+    before = (start.copy(), x.copy(), y.copy())
+    settings = Training(lr=0.1, momentum=0.5, weight_decay=0.0, epochs=2, batch_size=16)
+    first, second = (model.train(start, x, y, settings, generator(2, "train"))[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes() != start.tobytes()
+    for kept, given in zip(before, (start, x, y), strict=True):
+        np.testing.assert_array_equal(kept, given)
+
+
+@pytest.mark.parametrize(("outputs", "task"), CASES)
+def test_scores_are_probabilities_or_values_in_float32(framework, outputs, task):
+    model, (x, _) = build_model(spec(framework, outputs, task)), rows(outputs, task)
+    scores = model.scores(model.init(generator(1, "init")) * 50, x)
+    assert scores.dtype == np.float32
+    assert scores.shape == ((len(x), outputs) if outputs > 1 else (len(x),))
+    if task == "classification":
+        assert (scores >= 0).all()
+        assert (scores <= 1).all()
+    if outputs > 1:
+        np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_logistic_model_has_one_layer(framework):
+    model: Model = build_model(spec(framework, 1, "classification", name="logistic"))
+    assert model.layout.shapes == ((1, 4), (1,))
+
+
+def test_the_global_generator_and_thread_count_stay_as_they_were():
+    import torch
+
+    model, (x, y) = build_model(spec("torch", 1, "regression")), rows(1, "regression")
+    state, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    settings = Training(lr=0.1, momentum=0.5, weight_decay=0.0, epochs=1, batch_size=16)
+    model.train(model.init(generator(1, "init")), x, y, settings, generator(2, "train"))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert threads == torch.get_num_threads()
+
+
+def linear(input_shape: tuple[int, ...], outputs: int):
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(input_shape[0], outputs))
+
+
+def normed(input_shape: tuple[int, ...], outputs: int):
+    import torch
+
+    return torch.nn.Sequential(torch.nn.BatchNorm1d(input_shape[0]), torch.nn.Linear(input_shape[0], outputs))
+
+
+def too_wide(input_shape: tuple[int, ...], outputs: int):
+    import torch
+
+    return torch.nn.Linear(input_shape[0] + 1, outputs)
+
+
+def two_outputs(input_shape: tuple[int, ...], outputs: int):
+    import torch
+
+    return torch.nn.Linear(input_shape[0], outputs + 1)
+
+
+def not_a_module(input_shape: tuple[int, ...], outputs: int) -> str:
+    return "a module"
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """The import path of a factory in this file."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "own_models", sys.modules[__name__])
+    return lambda factory: f"own_models:{factory.__name__}"
+
+
+def test_a_module_by_import_path_trains_and_repeats(own):
+    model = build_model(spec("torch", 1, "classification", factory=own(linear)))
+    x, y = rows(1, "classification")
+    start = model.init(generator(1, "init"))
+    np.testing.assert_array_equal(start, model.init(generator(1, "init")))
+    settings = Training(lr=0.1, momentum=0.5, weight_decay=0.0, epochs=2, batch_size=16)
+    first, second = (model.train(start, x, y, settings, generator(2, "train"))[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes() != start.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("factory", "why"),
+    [
+        (normed, "holds buffers"),
+        (too_wide, "fails on rows of shape"),
+        (two_outputs, "must return shape"),
+        (not_a_module, "must return a torch.nn.Module"),
+    ],
+)
+def test_a_module_that_cannot_work_is_refused_in_a_sentence(own, factory, why):
+    with pytest.raises(BadConfig, match=why):
+        model = build_model(spec("torch", 1, "classification", factory=own(factory)))
+        model.scores(model.init(generator(1, "init")), rows(1, "classification")[0])
+
+
+@pytest.mark.parametrize("path", ["nocolon", "no.such.module:thing", "json:no_such_name"])
+def test_an_import_path_that_leads_nowhere_is_refused(path):
+    with pytest.raises(BadConfig, match="model.factory"):
+        build_model(spec("torch", 1, "classification", factory=path)).layout  # noqa: B018
+
+
+def test_an_unknown_framework_or_model_lists_the_known_ones():
+    with pytest.raises(UnknownName, match="known: numpy, torch"):
+        build_model(spec("torhc", 1, "classification"))
+    with pytest.raises(UnknownName, match="known: logistic, mlp"):
+        build_model(spec("numpy", 1, "classification", name="mpl"))
+    with pytest.raises(BadConfig, match="needs model.framework torch"):
+        build_model(spec("numpy", 1, "classification", factory="a:b"))
