@@ -1,0 +1,47 @@
+"""What the built-in models of every framework share: their shapes and their first parameters.
+
+Both frameworks lay a dense network out as ``0.weight (out, in)``, ``0.bias (out,)``, ``1.weight`` …
+and start from the same numbers, so that the same training gives the same model.
+"""
+
+import numpy as np
+
+from fedcore.adapters.model import ModelSpec
+from fedcore.errors import UnknownName
+from fedcore.types import Layout, Vector
+
+BUILT_IN = ("logistic", "mlp")
+
+
+def widths(spec: ModelSpec) -> tuple[int, ...]:
+    """Units of each layer from the inputs to the outputs. Raises `UnknownName`."""
+    if spec.name not in BUILT_IN:
+        raise UnknownName("model", spec.name, BUILT_IN)
+    hidden = spec.hidden if spec.name == "mlp" else ()
+    return (int(np.prod(spec.input_shape)), *hidden, spec.outputs)
+
+
+def dense_layout(spec: ModelSpec) -> Layout:
+    """Layout of a dense network."""
+    sizes = widths(spec)
+    names, shapes = [], []
+    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        names += [f"{i}.weight", f"{i}.bias"]
+        shapes += [(outputs, inputs), (outputs,)]
+    return Layout(tuple(names), tuple(shapes))
+
+
+def dense_init(layout: Layout, rng: np.random.Generator) -> Vector:
+    """Uniform in ±1/√inputs for weights and biases, the usual start of a dense layer."""
+    vector = np.empty(layout.size, dtype=np.float32)
+    limit = 1.0
+    for part in layout.split(vector).values():
+        limit = 1.0 / np.sqrt(part.shape[1]) if part.ndim == 2 else limit
+        part[...] = rng.uniform(-limit, limit, part.shape)
+    return vector
+
+
+def batches(rows: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Row numbers of one epoch in random order, `size` at a time; the last batch may be shorter."""
+    order = rng.permutation(rows)
+    return [order[start : start + size] for start in range(0, rows, size)]

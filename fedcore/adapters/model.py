@@ -1,0 +1,121 @@
+"""The protocol a model keeps, whatever framework it is written in, and the way to build one.
+
+Parameters travel as one flat float32 vector with a `Layout`. Frameworks are imported by
+`build_model` only when asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.config import ModelConfig
+from fedcore.data.features import Features
+from fedcore.data.schema import Schema
+from fedcore.errors import UnknownName
+from fedcore.types import Layout, Vector
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build a model again: stored beside its parameters as JSON.
+
+    `outputs` is 1 for regression and for two classes (one logit), else the number of classes.
+    `input_shape` is the shape of one encoded row, `target` the center and scale of a regression's
+    label: the network learns (label - center) / scale, and scores are in the label's unit.
+    """
+
+    framework: str
+    name: str
+    hidden: tuple[int, ...]
+    factory: str | None
+    input_shape: tuple[int, ...]
+    outputs: int
+    task: str
+    target: tuple[float, float] = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Local training settings that a model needs to know."""
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    epochs: int
+    batch_size: int
+
+
+class Model(Protocol):
+    """A trainable function of a flat vector; holds no parameters between calls."""
+
+    spec: ModelSpec
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the parameters."""
+        ...
+
+    def init(self, rng: np.random.Generator) -> Vector:
+        """Initial parameters (d,)."""
+        ...
+
+    def scores(self, vector: Vector, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (n,) for two classes, (n, classes) for more, values (n,) for regression."""
+        ...
+
+    def loss_and_gradient(
+        self, vector: Vector, x: NDArray[np.float32], y: NDArray[np.float32]
+    ) -> tuple[float, Vector]:
+        """Mean loss over the rows and its gradient (d,)."""
+        ...
+
+    def train(
+        self,
+        vector: Vector,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        settings: Training,
+        rng: np.random.Generator,
+    ) -> tuple[Vector, Mapping[str, float]]:
+        """Parameters after local SGD from `vector`, and facts (``loss``: mean over the last epoch)."""
+        ...
+
+
+def model_spec(config: ModelConfig, schema: Schema, features: Features) -> ModelSpec:
+    """The model that fits the data: one output for regression and two classes, else one a class."""
+    classes = len(schema.classes)
+    outputs = classes if schema.task == "classification" and classes > 2 else 1
+    return ModelSpec(
+        framework=config.framework,
+        name=config.name,
+        hidden=config.hidden,
+        factory=config.factory,
+        input_shape=features.input_shape,
+        outputs=outputs,
+        task=schema.task,
+        target=features.target,
+    )
+
+
+def build_model(spec: ModelSpec) -> Model:
+    """The model of `spec`. Raises `UnknownName` for an unknown framework or model."""
+    builders: dict[str, Any] = {"numpy": _numpy, "torch": _torch}
+    if spec.framework not in builders:
+        raise UnknownName("framework", spec.framework, builders)
+    model: Model = builders[spec.framework](spec)
+    return model
+
+
+def _numpy(spec: ModelSpec) -> Model:
+    from fedcore.adapters.numpy import NumpyModel
+
+    return NumpyModel(spec)
+
+
+def _torch(spec: ModelSpec) -> Model:
+    from fedcore.adapters.pytorch import TorchModel
+
+    return TorchModel(spec)

@@ -1,0 +1,110 @@
+"""Dense networks in numpy alone: for devices and tests without a framework."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.adapters.layers import batches, dense_init, dense_layout
+from fedcore.adapters.model import ModelSpec, Training
+from fedcore.errors import BadConfig
+from fedcore.types import Layout, Vector
+
+Rows = NDArray[np.float32]
+
+
+class NumpyModel:
+    """Logistic regression or a ReLU network: see `fedcore.adapters.model.Model`."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        if spec.factory is not None:
+            raise BadConfig("model.factory", spec.factory, "needs model.framework torch")
+        self.spec = spec
+        self.layout: Layout = dense_layout(spec)
+
+    def init(self, rng: np.random.Generator) -> Vector:
+        """Initial parameters (d,)."""
+        return dense_init(self.layout, rng)
+
+    def layers(self, vector: Vector) -> list[tuple[Rows, Rows]]:
+        """Weights (in, out) and biases (out,) of each layer; ReLU lies between layers."""
+        parts = list(self.layout.split(vector).values())
+        return [(weight.T, bias) for weight, bias in zip(parts[::2], parts[1::2], strict=True)]
+
+    def scores(self, vector: Vector, x: Rows) -> Rows:
+        """Probabilities or values: see the protocol."""
+        return self._activate(self._forward(vector, x)[-1])
+
+    def loss_and_gradient(self, vector: Vector, x: Rows, y: Rows) -> tuple[float, Vector]:
+        """Mean loss and its gradient by back-propagation."""
+        steps = self._forward(vector, x)
+        loss, back = self._loss(steps[-1], y)
+        gradient = np.empty_like(vector)
+        parts = list(self.layout.split(gradient).values())
+        for i in range(len(parts) // 2 - 1, -1, -1):
+            weight, _ = self.layers(vector)[i]
+            np.matmul(back.T, steps[i], out=parts[2 * i])
+            back.sum(axis=0, out=parts[2 * i + 1])
+            if i:
+                back = (back @ weight.T) * (steps[i] > 0)
+        return loss, gradient
+
+    def train(
+        self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator
+    ) -> tuple[Vector, Mapping[str, float]]:
+        """Local SGD with momentum and weight decay; ``loss`` is the mean over the last epoch."""
+        vector, velocity = vector.copy(), np.zeros_like(vector)
+        total = 0.0
+        for _ in range(settings.epochs):
+            total = 0.0
+            for rows in batches(len(x), settings.batch_size, rng):
+                loss, gradient = self.loss_and_gradient(vector, x[rows], y[rows])
+                gradient += np.float32(settings.weight_decay) * vector
+                velocity = np.float32(settings.momentum) * velocity + gradient
+                vector -= np.float32(settings.lr) * velocity
+                total += loss * len(rows)
+        return vector, {"loss": total / len(x)}
+
+    def _forward(self, vector: Vector, x: Rows) -> list[Rows]:
+        steps = [x.reshape(len(x), -1)]
+        layers = self.layers(vector)
+        for i, (weight, bias) in enumerate(layers):
+            out = steps[-1] @ weight + bias
+            steps.append(np.maximum(out, 0) if i + 1 < len(layers) else out)
+        return steps
+
+    def _activate(self, out: Rows) -> Rows:
+        if self.spec.task == "regression":
+            center, scale = self.spec.target
+            return out[:, 0] * np.float32(scale) + np.float32(center)
+        if self.spec.outputs == 1:
+            return _sigmoid(out[:, 0])
+        return _softmax(out)
+
+    def _loss(self, out: Rows, y: Rows) -> tuple[float, Rows]:
+        rows = np.float32(len(out))
+        if self.spec.task == "regression":
+            center, scale = self.spec.target
+            error = out[:, 0] - (y - np.float32(center)) / np.float32(scale)
+            back: Rows = (2 * error / rows).astype(np.float32)[:, None]
+            return float(np.mean(error**2)), back
+        if self.spec.outputs == 1:
+            logit = out[:, 0]
+            loss = np.mean(np.maximum(logit, 0) - logit * y + np.log1p(np.exp(-np.abs(logit))))
+            return float(loss), ((_sigmoid(logit) - y) / rows)[:, None]
+        back, index = _softmax(out), (np.arange(len(out)), y.astype(np.int64))
+        loss = -np.mean(np.log(np.maximum(back[index], np.finfo(np.float32).tiny)))
+        back[index] -= 1
+        return float(loss), back / rows
+
+
+def _sigmoid(logit: Rows) -> Rows:
+    return np.where(
+        logit >= 0, 1 / (1 + np.exp(-np.abs(logit))), 1 - 1 / (1 + np.exp(-np.abs(logit)))
+    ).astype(np.float32)
+
+
+def _softmax(out: Rows) -> Rows:
+    shifted = np.exp(out - out.max(axis=1, keepdims=True))
+    result: Rows = shifted / shifted.sum(axis=1, keepdims=True)
+    return result

@@ -1,0 +1,1 @@
+"""What a client does: `client.answer` is its whole behaviour."""

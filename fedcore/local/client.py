@@ -1,0 +1,86 @@
+"""A client: answers tasks from its own rows, which never leave it."""
+
+import json
+import time
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fedcore.adapters.model import Model, build_model, model_spec
+from fedcore.config import Config
+from fedcore.data.features import Features
+from fedcore.data.federated import SiteData, load_site, train_statistics
+from fedcore.data.schema import Schema
+from fedcore.errors import BadData, FedcoreError
+from fedcore.local.metrics import measure
+from fedcore.local.sgd import algorithm, training
+from fedcore.rng import generator
+from fedcore.transforms.client import client_chain
+from fedcore.types import Json, Reply, Task, canonical_json
+
+
+class Client:
+    """One site of a federation: its folder of shards, and what it did with them.
+
+    Encoded rows are kept between rounds, once per feature encoding.
+    """
+
+    def __init__(self, name: str, sites: Path, config: Config) -> None:
+        self.name, self._config = name, config
+        self._folder, self._sites = sites / name, sites
+        self._encoded: tuple[str, SiteData, Model] | None = None
+
+    @cached_property
+    def _schema(self) -> Schema:
+        return Schema.load(self._sites)
+
+    def answer(self, task: Task) -> Reply:
+        """The reply to `task`; what the site's data or settings make impossible is an error in the reply."""
+        start = time.monotonic()
+        try:
+            reply = {"describe": self._describe, "train": self._train, "evaluate": self._evaluate}[task.kind](
+                task
+            )
+        except FedcoreError as error:
+            return Reply(self.name, error=str(error))
+        return Reply(self.name, {**reply.facts, "seconds": time.monotonic() - start}, reply.vector)
+
+    def _describe(self, task: Task) -> Reply:
+        data = self._config.data
+        statistics = train_statistics(
+            self._folder, self._schema, self._config.seed, self.name, data.test_fraction
+        )
+        return Reply(self.name, {"statistics": json.loads(statistics.to_json()), "rows": statistics.rows})
+
+    def _train(self, task: Task) -> Reply:
+        data, model = self._ready(task.features)
+        rng = generator(self._config.seed, "train", task.round, self.name)
+        assert task.model is not None, "a train task carries a model"
+        local = self._config.local
+        settings = training(local, task.round)
+        update, facts = algorithm(local.algorithm)(model, task.model, data, settings, rng)
+        if not (np.isfinite(update).all() and all(np.isfinite(value) for value in facts.values())):
+            raise BadData(self.name, "training diverged, loss or update is not finite", "lower local.lr")
+        chain = client_chain(self._config.privacy)
+        update, _ = chain.apply(update, chain.init(), rng)
+        return Reply(self.name, facts, update)
+
+    def _evaluate(self, task: Task) -> Reply:
+        data, model = self._ready(task.features)
+        assert task.model is not None, "an evaluate task carries a model"
+        if not len(data.y_test):
+            return Reply(self.name, {"rows": 0})
+        return Reply(
+            self.name, measure(model.scores(task.model, data.x_test), data.y_test, self._schema.task)
+        )
+
+    def _ready(self, features: Json) -> tuple[SiteData, Model]:
+        """The site's rows encoded with `features`, and the model that fits them."""
+        text = canonical_json(features)
+        if self._encoded is None or self._encoded[0] != text:
+            shared, config = Features.from_json(text), self._config
+            fraction = config.data.test_fraction
+            data = load_site(self._folder, self._schema, shared, config.seed, self.name, fraction)
+            self._encoded = (text, data, build_model(model_spec(config.model, self._schema, shared)))
+        return self._encoded[1], self._encoded[2]

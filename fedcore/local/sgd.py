@@ -1,0 +1,42 @@
+"""Local SGD: train from the server's model, send back the difference."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from fedcore.adapters.model import Model, Training
+from fedcore.config import LocalConfig
+from fedcore.data.federated import SiteData
+from fedcore.errors import UnknownName
+from fedcore.types import Vector
+
+Algorithm = Callable[
+    [Model, Vector, SiteData, Training, np.random.Generator], tuple[Vector, Mapping[str, float]]
+]
+
+
+def sgd(
+    model: Model, start: Vector, data: SiteData, settings: Training, rng: np.random.Generator
+) -> tuple[Vector, Mapping[str, float]]:
+    """The update (d,), trained minus start, and the mean loss of the last epoch.
+
+    FedAvg's ClientUpdate: McMahan et al. 2017, arXiv:1602.05629, algorithm 1.
+    """
+    trained, facts = model.train(start, data.x_train, data.y_train, settings, rng)
+    return trained - start, facts
+
+
+def training(config: LocalConfig, round_number: int) -> Training:
+    """The settings of one round: the learning rate decays from round to round."""
+    lr = config.lr * config.decay**round_number
+    return Training(lr, config.momentum, config.weight_decay, config.epochs, config.batch_size)
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {"sgd": sgd}
+
+
+def algorithm(name: str) -> Algorithm:
+    """The local algorithm of that name. Raises `UnknownName`."""
+    if name not in ALGORITHMS:
+        raise UnknownName("local algorithm", name, ALGORITHMS)
+    return ALGORITHMS[name]

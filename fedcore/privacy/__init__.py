@@ -1,0 +1,1 @@
+"""Facts about releases (events) apart from their interpretation (accountant) and their wording (statement)."""

@@ -1,0 +1,369 @@
+"""READ FIRST. One round of federated learning: a fold over seven steps, each a function below.
+
+    select → ask → admit → combine → release → judge → record
+
+A step takes what the round knows so far and returns an `Outcome`: small JSON facts and arrays.
+The journal keeps each outcome under (run, round, step) before the next step begins, so a round
+that is killed goes on where it was, and ends in the same bytes. Airflow runs the same fold, one
+step a task (`until`). What each name in the plan means is decided in `plan.py`; what a client
+does is in `local/`; clients are reached through the `Fleet`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+
+from fedcore.errors import TooFewClients
+from fedcore.optimizers import Optimizer
+from fedcore.privacy.events import GaussianSum
+from fedcore.rng import generator
+from fedcore.rules import Aggregation
+from fedcore.transforms.clip import norm
+from fedcore.transforms.noise import Normal, add_gaussian
+from fedcore.types import (
+    Arrays,
+    Fleet,
+    Floats,
+    Json,
+    Reply,
+    RoundRecord,
+    Task,
+    Transform,
+    Vector,
+    vector_sha256,
+)
+
+OPTIMIZER, RULE = "optimizer/", "rule/"  # how their states are named among a release's arrays
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step leaves: facts (JSON) and arrays, both kept by the journal."""
+
+    facts: Mapping[str, Json]
+    arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that passes from one round to the next.
+
+    `model_round` is the round whose release `model` is (-1: the initial model), `best_loss` the
+    lowest evaluation loss so far, None before the first evaluation. `rule` is what the
+    aggregation rule remembers, with the model it led to.
+    """
+
+    run: str
+    round: int
+    model: Vector
+    optimizer: Mapping[str, Vector]
+    model_round: int = -1
+    best_loss: float | None = None
+    rule: Mapping[str, Vector] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Central differential privacy: what is added to the sum, and what the sum is divided by."""
+
+    event: GaussianSum
+    clip: float
+    expected_cohort: float
+    delta: float
+    normal: Callable[[int], Normal]  # round -> source of standard normals
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A round's functions, all names resolved: built by `fedcore.plan.build_plan`."""
+
+    seed: int
+    clients: tuple[str, ...]
+    draw: Callable[[Sequence[str], np.random.Generator], tuple[str, ...]]
+    needed: Callable[[int], int]  # cohort size -> replies without which the round fails
+    weights: Mapping[str, float]  # the server's own, never what a client claims
+    guard: Transform  # what the server enforces on each update again
+    aggregate: Aggregation
+    noise: Noise | None
+    optimizer: Optimizer
+    evaluate_every: int  # and always after the last of `rounds`
+    rounds: int
+    rollback_factor: float
+    summarize: Callable[[Sequence[Reply]], tuple[dict[str, float], dict[str, float]]]
+    features: Json = None
+
+
+class RoundJournal(Protocol):
+    """Where a round's outcomes survive a crash."""
+
+    def once(self, step: str, compute: Callable[[], Outcome]) -> Outcome:
+        """The outcome kept under `step`, or else that of `compute`, kept before it is returned."""
+        ...
+
+    def replies(self) -> Mapping[str, Reply]:
+        """Replies kept so far, by client."""
+        ...
+
+    def keep(self, reply: Reply) -> None:
+        """Keep a reply; the first one of a client counts."""
+        ...
+
+    def seconds(self) -> Mapping[str, float]:
+        """Wall time of each step kept so far."""
+        ...
+
+
+class Ledger(Protocol):
+    """Where privacy is paid for."""
+
+    def reserve(self, run: str, round_number: int, event: GaussianSum) -> float:
+        """Charge the round before it asks anyone; the ε spent with it. Raises `BudgetSpent`."""
+        ...
+
+    def settle(self, run: str, round_number: int, event: GaussianSum) -> None:
+        """Note what was released for a charge."""
+        ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a round knows so far; every step reads it and adds one outcome."""
+
+    state: State
+    plan: Plan
+    fleet: Fleet
+    journal: RoundJournal
+    ledger: Ledger | None
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+
+    def facts(self, step: str) -> Mapping[str, Json]:
+        """Facts of an earlier step."""
+        return self.outcomes[step].facts
+
+    def arrays(self, step: str) -> Arrays:
+        """Arrays of an earlier step."""
+        return self.outcomes[step].arrays
+
+
+def run_round(
+    state: State, plan: Plan, fleet: Fleet, journal: RoundJournal, ledger: Ledger | None = None
+) -> tuple[RoundRecord, State]:
+    """The record of round `state.round`, and the state for the next."""
+    known = run_steps(state, plan, fleet, journal, ledger)
+    return round_record(known), next_state(known)
+
+
+def run_steps(
+    state: State,
+    plan: Plan,
+    fleet: Fleet,
+    journal: RoundJournal,
+    ledger: Ledger | None = None,
+    until: str = "record",
+) -> Known:
+    """The fold itself, up to and with the step `until`."""
+    known = Known(state, plan, fleet, journal, ledger)
+    for name, step in STEPS.items():
+        outcome = journal.once(name, lambda step=step, known=known: step(known))  # type: ignore[misc]
+        known = replace(known, outcomes={**known.outcomes, name: outcome})
+        if name == until:
+            break
+    return known
+
+
+def select(known: Known) -> Outcome:
+    """Draw the cohort with the server's randomness, and charge the ledger before anyone is asked.
+
+    The draw depends on the run's name: two private runs of one seed must not share their cohorts,
+    or their amplification would not compose.
+    """
+    state, plan = known.state, known.plan
+    cohort = plan.draw(plan.clients, generator(plan.seed, "cohort", state.run, state.round))
+    spent = None
+    if plan.noise and known.ledger:
+        spent = known.ledger.reserve(state.run, state.round, plan.noise.event)
+    return Outcome({"cohort": list(cohort), "epsilon": spent})
+
+
+def ask(known: Known) -> Outcome:
+    """Let the cohort train from the current model; each reply is kept as it arrives."""
+    state, cohort = known.state, known.facts("select")["cohort"]
+    task = Task("train", state.run, state.round, state.model, known.plan.features)
+    missing = [client for client in cohort if client not in known.journal.replies()]
+    for reply in known.fleet.ask(task, missing):
+        known.journal.keep(reply)
+    replied = sorted(set(known.journal.replies()) & set(cohort))
+    needed, sent = known.plan.needed(len(cohort)), state.model.nbytes * len(cohort)
+    return Outcome({"replied": replied, "needed": needed, "bytes_down": sent})
+
+
+def admit(known: Known) -> Outcome:
+    """Refuse unusable updates, each with its reason; the round goes on with the others."""
+    replies, replied = known.journal.replies(), known.facts("ask")["replied"]
+    refused = {c: why for c in replied if (why := _unusable(replies[c], known.state.model))}
+    accepted = [client for client in replied if client not in refused]
+    size = sum(v.nbytes for c in replied if (v := replies[c].vector) is not None)
+    return Outcome({"accepted": accepted, "refused": refused, "bytes_up": size})
+
+
+def combine(known: Known) -> Outcome:
+    """One vector out of many: the rule's, or for privacy the plain sum of clipped updates.
+
+    Rows are in the order of client names, so arrival order changes nothing. Raises `TooFewClients`
+    when the bound of rule or quorum no longer holds after dropouts.
+    """
+    state, plan, accepted = known.state, known.plan, known.facts("admit")["accepted"]
+    replies = known.journal.replies()
+    updates = [_guarded(replies[client], plan.guard) for client in accepted]
+    if plan.noise:
+        summed = np.zeros(state.model.size, dtype=np.float64)
+        for update in updates:
+            summed += update
+        return Outcome({"clients": len(updates)}, {"sum": summed})
+    _require(len(updates), known.facts("ask")["needed"])
+    weights = np.array([plan.weights[client] for client in accepted], dtype=np.float64)
+    rng = generator(plan.seed, "combine", state.round)
+    found = plan.aggregate(np.stack(updates), weights, state.rule, rng)
+    reduced = {c: round(float(part), 6) for c, part in zip(accepted, found.kept, strict=True) if part < 1}
+    facts = {"clients": len(updates), "reduced": reduced, "notes": dict(found.notes)}
+    return Outcome(facts, {"update": found.vector, **_prefixed(RULE, found.state)})
+
+
+def release(known: Known) -> Outcome:
+    """Add the noise, divide by the expected cohort, take the server's step.
+
+    The outcome is written under a fixed name in one move; a resumed round adopts what lies there,
+    so that noise is never drawn twice for one release.
+    """
+    state, plan = known.state, known.plan
+    if plan.noise:
+        update = _noisy_mean(known.arrays("combine")["sum"], plan.noise, state.round)
+    else:
+        update = known.arrays("combine")["update"]
+    model, optimizer = plan.optimizer.step(state.model, update, state.optimizer)
+    remembered = {k: v for k, v in known.arrays("combine").items() if k.startswith(RULE)}
+    finite = bool(np.isfinite(model).all())
+    facts = {"update_norm": norm(update) if np.isfinite(update).all() else 0.0, "finite": finite}
+    return Outcome(facts, {"model": model, **_prefixed(OPTIMIZER, optimizer), **remembered})
+
+
+def judge(known: Known) -> Outcome:
+    """Evaluate the new model at every client; keep it, or roll back to the last good one."""
+    state, plan = known.state, known.plan
+    metrics: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    due = (state.round + 1) % plan.evaluate_every == 0 or state.round + 1 == plan.rounds
+    if known.facts("release")["finite"] and due:
+        task = Task("evaluate", state.run, state.round, known.arrays("release")["model"], plan.features)
+        replies = sorted(known.fleet.ask(task, plan.clients), key=lambda reply: reply.client)
+        metrics, spread = plan.summarize(replies)
+    limit = None if state.best_loss is None else plan.rollback_factor * state.best_loss
+    worse = limit is not None and metrics.get("loss", 0.0) > limit
+    verdict = "keep" if known.facts("release")["finite"] and not worse else "rollback"
+    return Outcome({"metrics": metrics, "client_metrics": spread, "verdict": verdict})
+
+
+def record(known: Known) -> Outcome:
+    """Settle the charge and gather what every sink will see."""
+    if known.plan.noise and known.ledger:
+        event = known.plan.noise.event
+        known.ledger.settle(known.state.run, known.state.round, event)
+    kept = next_state(known)
+    return Outcome({"model_round": kept.model_round, "best_loss": kept.best_loss})
+
+
+STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
+    {step.__name__: step for step in (select, ask, admit, combine, release, judge, record)}
+)
+
+
+def next_state(known: Known) -> State:
+    """The state after the round: the released model if it was kept, else the one before."""
+    state, verdict = known.state, known.facts("judge")
+    if verdict["verdict"] == "rollback":
+        return replace(state, round=state.round + 1)
+    arrays = known.arrays("release")
+    loss = verdict["metrics"].get("loss")
+    losses = [x for x in (state.best_loss, loss) if x is not None]
+    return State(
+        run=state.run,
+        round=state.round + 1,
+        model=arrays["model"],
+        optimizer=arrays_of(OPTIMIZER, arrays),
+        rule=arrays_of(RULE, arrays),
+        model_round=state.round,
+        best_loss=min(losses) if losses else None,
+    )
+
+
+def arrays_of(part: str, arrays: Arrays) -> dict[str, Vector]:
+    """The arrays of a release that are the state of `part`: `OPTIMIZER` or `RULE`."""
+    return {name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)}
+
+
+def round_record(known: Known) -> RoundRecord:
+    """The round as every sink sees it."""
+    state, cohort = known.state, known.facts("select")["cohort"]
+    replied, noise = known.facts("ask")["replied"], known.plan.noise
+    return RoundRecord(
+        run=state.run,
+        round=state.round,
+        cohort=tuple(cohort),
+        replied=tuple(replied),
+        dropped=tuple(c for c in cohort if c not in replied),
+        refused=known.facts("admit")["refused"],
+        metrics=known.facts("judge")["metrics"],
+        client_metrics=known.facts("judge")["client_metrics"],
+        epsilon=known.facts("select")["epsilon"],
+        delta=noise.delta if noise else None,
+        bytes_up=known.facts("admit")["bytes_up"],
+        bytes_down=known.facts("ask")["bytes_down"],
+        update_norm=known.facts("release")["update_norm"],
+        verdict=known.facts("judge")["verdict"],
+        model_sha256=vector_sha256(next_state(known).model),
+        seconds=dict(known.journal.seconds()),
+    )
+
+
+def _prefixed(part: str, arrays: Arrays) -> dict[str, Vector]:
+    return {part + name: array for name, array in arrays.items()}
+
+
+def _unusable(reply: Reply, model: Vector) -> str | None:
+    """Why an update may not be combined, or None."""
+    update = reply.vector
+    if reply.error is not None:
+        return reply.error
+    if update is None:
+        return "the reply holds no update"
+    if update.dtype != np.float32 or update.shape != model.shape:
+        return (
+            f"the update is {update.dtype} of shape {update.shape}, expected float32 of shape {model.shape}"
+        )
+    if not np.isfinite(update).all():
+        return "the update is not finite; lower local.lr"
+    return None
+
+
+def _guarded(reply: Reply, guard: Transform) -> Vector:
+    """The update after what the server enforces itself: clients are not trusted to clip."""
+    assert reply.vector is not None, "admit lets no reply without an update through"
+    update, _ = guard.apply(reply.vector, guard.init(), np.random.default_rng(0))
+    return update
+
+
+def _noisy_mean(summed: Floats, noise: Noise, round_number: int) -> Vector:
+    """(sum + noise) / expected cohort. The divisor is fixed: the actual count is private."""
+    deviation = noise.event.noise_multiplier * noise.clip
+    noisy = add_gaussian(summed, deviation, noise.normal(round_number))
+    return (noisy / noise.expected_cohort).astype(np.float32)
+
+
+def _require(got: int, needed: int) -> None:
+    if got < needed:
+        raise TooFewClients(
+            needed, got, "a round's quorum (cohort.quorum, cohort.min_clients, combine.rule with combine.f)"
+        )

@@ -1,0 +1,165 @@
+"""A run while a process works on it: its settings made into a plan, its fleet, its place in the journal."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedcore.adapters.model import build_model, model_spec
+from fedcore.adapters.trained import TrainedModel
+from fedcore.config import Config, config_from
+from fedcore.data.features import Features
+from fedcore.data.schema import Schema
+from fedcore.errors import BadInput, CorruptState
+from fedcore.ledger import PrivacyLedger
+from fedcore.plan import build_plan
+from fedcore.rng import generator
+from fedcore.round import OPTIMIZER, RULE, Known, Outcome, Plan, State, arrays_of, round_record, run_steps
+from fedcore.simulation import open_fleet
+from fedcore.store import Store
+from fedcore.types import Fleet, Json, RoundRecord, Vector, canonical_json
+
+
+@dataclass(frozen=True)
+class Session:
+    """An existing run, ready to be advanced. `body` is what the run is, `notes` what may change."""
+
+    store: Store
+    name: str
+    config: Config
+    schema: Schema
+    plan: Plan
+    fleet: Fleet
+    ledger: PrivacyLedger | None
+    body: Mapping[str, Json]
+    notes: Mapping[str, Json]
+
+    @property
+    def rounds(self) -> int:
+        """Number of complete rounds."""
+        return len(self.store.rounds(self.name))
+
+    def advance(self, round_number: int, until: str = "record") -> Known:
+        """The round up to and with the step `until`: see `run_steps`."""
+        journal = self.store.journal(self.name, round_number)
+        return run_steps(self.state(round_number), self.plan, self.fleet, journal, self.ledger, until)
+
+    def state(self, round_number: int) -> State:
+        """The state that round starts from. Raises `BadInput` unless the round before it is complete."""
+        if round_number < 0:
+            raise BadInput(f"round must be 0 or more, got {round_number}")
+        if round_number == 0:
+            model = self._initial_model()
+            return State(
+                self.name, 0, model, self.plan.optimizer.init(model), rule=self.plan.aggregate.initial(model)
+            )
+        before = self._outcome(round_number - 1, "record").facts
+        released = before["model_round"]
+        if released < 0:
+            return replace(self.state(0), round=round_number, best_loss=before["best_loss"])
+        arrays = self._outcome(released, "release").arrays
+        return State(
+            self.name,
+            round_number,
+            arrays["model"],
+            arrays_of(OPTIMIZER, arrays),
+            released,
+            before["best_loss"],
+            arrays_of(RULE, arrays),
+        )
+
+    def record(self, round_number: int) -> RoundRecord:
+        """The record of a complete round, with the time it was committed."""
+        journal = self.store.journal(self.name, round_number)
+        record = round_record(self.advance(round_number))
+        return replace(record, committed_at=journal.committed_at("record"), seconds=dict(journal.seconds()))
+
+    def records(self) -> list[RoundRecord]:
+        """The records of all complete rounds."""
+        return [self.record(number) for number in range(self.rounds)]
+
+    def stopped(self, rounds: int) -> str | None:
+        """Why no further round follows after `rounds` of them; None if one does."""
+        if rounds >= self.config.run.rounds:
+            return "all rounds done"
+        if self.plan.noise and self.ledger and rounds and not self.ledger.affords(self.plan.noise.event):
+            return f"privacy budget spent: one more round would exceed ε = {self.config.privacy.epsilon:g}"
+        return None
+
+    def trained(self) -> TrainedModel:
+        """The model after the last complete round."""
+        features = Features.from_json(canonical_json(self.body["features"]))
+        spec = model_spec(self.config.model, self.schema, features)
+        return TrainedModel(spec, self.state(self.rounds).model, features, self.schema)
+
+    def _initial_model(self) -> Vector:
+        features = Features.from_json(canonical_json(self.body["features"]))
+        model = build_model(model_spec(self.config.model, self.schema, features))
+        return model.init(generator(self.plan.seed, "init"))
+
+    def _outcome(self, round_number: int, step: str) -> Outcome:
+        kept = self.store.journal(self.name, round_number).kept(step)
+        if kept is None:
+            raise BadInput(
+                f"round {round_number} of run {self.name} is not complete; run its step {step!r} first"
+            )
+        return kept
+
+
+@contextmanager
+def session(store: Store, run: str) -> Iterator[Session]:
+    """The session of an existing run; its fleet is closed afterwards."""
+    found = store.run(run)
+    if found is None:
+        known = ", ".join(store.runs()) or "none"
+        raise BadInput(f"there is no run {run!r} in {store.workdir}; known runs: {known}")
+    body, notes = found
+    config, sites = config_from(notes["config"]), Path(notes["sites"])
+    schema = Schema.load(sites)
+    if schema_sha256(schema) != body["schema"]:
+        raise CorruptState(
+            f"run {run} was started on other data than {sites} holds now (its schema differs); "
+            "put that data back, or choose another --run"
+        )
+    plan = build_plan(config, body["rows"], schema, body["features"], run)
+    with closing(open_fleet(config, sites, plan.clients)) as fleet:
+        yield Session(store, run, config, schema, plan, fleet, _ledger(store, config, body), body, notes)
+
+
+@contextmanager
+def held(workdir: Path, run: str) -> Iterator[Session]:
+    """The session of an existing run in `workdir`, held for this process alone. Raises `RunBusy`."""
+    with ExitStack() as stack:
+        store = stack.enter_context(Store.at(workdir))
+        if store.run(run) is not None:
+            stack.enter_context(store.lock(run))
+        yield stack.enter_context(session(store, run))
+
+
+@contextmanager
+def seen(workdir: Path, run: str) -> Iterator[Session]:
+    """The session of an existing run, to read complete rounds while another process may work on it."""
+    with Store.at(workdir) as store, session(store, run) as opened:
+        yield opened
+
+
+def schema_sha256(schema: Schema) -> str:
+    """The digest by which a run knows its data's schema again."""
+    return hashlib.sha256(schema.to_json().encode()).hexdigest()
+
+
+def features_tree(features: Features) -> Json:
+    """Features as JSON values, as a run and its tasks carry them."""
+    return json.loads(features.to_json())
+
+
+def _ledger(store: Store, config: Config, body: Mapping[str, Json]) -> PrivacyLedger | None:
+    """The account of the population and its data version; None without privacy."""
+    privacy = config.privacy
+    if privacy.mode == "none":
+        return None
+    version = hashlib.sha256(canonical_json(body["data"]).encode()).hexdigest()[:16]
+    account = f"{privacy.population or config.data.name}@{version}"
+    return PrivacyLedger(store, account, limit=privacy.epsilon, delta=privacy.delta)

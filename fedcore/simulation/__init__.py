@@ -1,0 +1,15 @@
+"""Fleets of simulated clients on this machine: one after another, or in worker processes."""
+
+from pathlib import Path
+
+from fedcore.config import Config
+from fedcore.simulation.serial import SerialFleet
+from fedcore.simulation.workers import WorkerFleet
+
+__all__ = ["SerialFleet", "WorkerFleet", "open_fleet"]
+
+
+def open_fleet(config: Config, sites: Path, clients: tuple[str, ...]) -> SerialFleet | WorkerFleet:
+    """The fleet that ``run.workers`` asks for; close it after use."""
+    workers = config.run.workers
+    return WorkerFleet(sites, clients, config, workers) if workers else SerialFleet(sites, clients, config)

@@ -1,0 +1,28 @@
+"""All clients in this process, one after another: the reference that every other engine must equal."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from threadpoolctl import ThreadpoolController
+
+from fedcore.config import Config
+from fedcore.local.client import Client
+from fedcore.types import Reply, Task
+
+
+class SerialFleet:
+    """Clients over the folders of `sites`: see `fedcore.types.Fleet`."""
+
+    def __init__(self, sites: Path, clients: tuple[str, ...], config: Config) -> None:
+        self.clients: Sequence[str] = tuple(sorted(clients))
+        self._members = {name: Client(name, sites, config) for name in self.clients}
+        self._threads = ThreadpoolController()
+
+    def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
+        """Replies in the order asked, computed on one thread: the same bytes whatever the machine's cores."""
+        with self._threads.limit(limits=1):
+            for client in clients:
+                yield self._members[client].answer(task)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
