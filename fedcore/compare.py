@@ -1,0 +1,122 @@
+"""Runs side by side: one row a run, from the work directory's records or from MLflow, the same numbers.
+
+A row shows the newest round that was judged and whose model was kept, and sums what was spent
+over all rounds.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedcore.errors import BadInput, CorruptState, UnknownName
+from fedcore.tracking.points import points
+from fedcore.types import Json, RoundRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_COUNTS = {"cohort", "replied", "dropped", "refused", "bytes_up", "bytes_down", "rolled_back"}
+_NOT_METRICS = _COUNTS | {"update_norm", "epsilon", "delta"}
+_PREFIXES = ("client.", "seconds.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run: `rounds` done, metrics of its final model, ε and δ spent, totals over all rounds."""
+
+    run: str
+    rounds: int
+    metrics: Mapping[str, float]
+    epsilon: float | None
+    delta: float | None
+    bytes_up: int
+    bytes_down: int
+    dropped: int
+    refused: int
+    rolled_back: int
+
+    def as_json(self) -> dict[str, Json]:
+        """A JSON object with the fields' names."""
+        return asdict(self)
+
+
+Points = Mapping[int, Mapping[str, float]]  # round -> name -> value, as `points` names them
+
+
+def compare(workdir: Path, runs: Sequence[str] = ()) -> list[Row]:
+    """A row for each of `runs` (all of `workdir`, if none is named), in the order asked for.
+
+    Raises `UnknownName` for a run that is not there, `CorruptState` for records that cannot be
+    read, `BadInput` where there is nothing to compare.
+    """
+    folder = workdir / "runs"
+    known = sorted(p.parent.name for p in folder.glob("*/records.jsonl"))
+    if not known:
+        raise BadInput(f"no runs in {folder}; run one with 'fedcore simulate' or name another --workdir")
+    for run in runs:
+        if run not in known:
+            raise UnknownName("run", run, known)
+    return [summarise(run, _read(folder / run / "records.jsonl")) for run in runs or known]
+
+
+def compare_tracked(uri: str, experiment: str, runs: Sequence[str] = ()) -> list[Row]:
+    """The same rows from MLflow at `uri`; a run is named by its fedcore name or its MLflow id.
+
+    Raises `UnknownName` for one that is not there, `BadInput` for a name that several runs have,
+    `ServiceError` or `StorageError` if MLflow cannot be read.
+    """
+    from fedcore.tracking.mlflow import answers, connect, pick  # MLflow is heavy: only who asks for it pays
+
+    client = connect(uri)
+    with answers(uri):
+        chosen = pick(client, experiment, runs)
+        return [summarise(run.data.tags["fed.run"], _history(client, run)) for run in chosen]
+
+
+def summarise(run: str, rounds: Points) -> Row:
+    """The row of one run. Without any round that was judged and kept, its metrics are empty."""
+    judged = {number: _metrics(values) for number, values in rounds.items() if not values.get("rolled_back")}
+    newest = rounds[max(rounds)] if rounds else {}
+    return Row(
+        run=run,
+        rounds=len(rounds),
+        metrics=max(((n, metrics) for n, metrics in judged.items() if metrics), default=(0, {}))[1],
+        epsilon=newest.get("epsilon"),
+        delta=newest.get("delta"),
+        **{name: round(_total(rounds, name)) for name in ("bytes_up", "bytes_down", "dropped", "refused")},
+        rolled_back=round(_total(rounds, "rolled_back")),
+    )
+
+
+def _metrics(values: Mapping[str, float]) -> dict[str, float]:
+    return {k: values[k] for k in sorted(values) if k not in _NOT_METRICS and not k.startswith(_PREFIXES)}
+
+
+def _total(rounds: Points, name: str) -> float:
+    return sum(values.get(name, 0.0) for values in rounds.values())
+
+
+def _read(path: Path) -> Points:
+    """Points of each record of a run, one canonical JSON a line."""
+    rounds = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = RoundRecord(**json.loads(line))
+            rounds[record.round] = points(record)
+    except (OSError, ValueError, TypeError) as error:
+        raise CorruptState(f"{path} does not hold round records ({error}); run the training again") from None
+    return rounds
+
+
+def _history(client: "MlflowClient", run: "Run") -> Points:
+    """Points of each round as MLflow holds them."""
+    rounds: dict[int, dict[str, float]] = {}
+    for name in run.data.metrics:
+        if name.startswith(_PREFIXES):
+            continue
+        for metric in client.get_metric_history(run.info.run_id, name):
+            rounds.setdefault(metric.step, {})[name] = metric.value
+    return rounds
