@@ -1,0 +1,73 @@
+"""``fedcore compare``: runs side by side as a table or JSON."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+
+from fedcore.compare import Row
+from fedcore.compare import compare as compare_folder
+from fedcore.config import load_config
+from fedcore.errors import MissingExtra
+
+app = typer.Typer(help="Compare runs.", rich_markup_mode=None)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Names of runs; all if none.")
+    ] = None,
+    workdir: Annotated[Path, typer.Option("--workdir", help="Folder of the runs.")] = Path("runs"),
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", help="Read from this MLflow server or database instead.")
+    ] = None,
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", help="MLflow experiment, of the parameters if not given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, one object a run.")] = False,
+) -> None:
+    """Show the final metrics, privacy spent and traffic of runs side by side.
+
+    Example: fedcore compare first second --workdir runs
+    """
+    rows = _rows(workdir, runs or [], tracking_uri, experiment)
+    if as_json:
+        print(json.dumps([row.as_json() for row in rows], ensure_ascii=False))
+    else:
+        width = None if Console().is_terminal else 240  # a file or a pipe has no edge to keep within
+        Console(width=width).print(table(rows))
+
+
+def table(rows: list[Row]) -> Table:
+    """A table with a line a run; a metric that a run does not have is left empty."""
+    names = sorted({name for row in rows for name in row.metrics})
+    private = any(row.epsilon is not None for row in rows)
+    numbers = [*names, *(["ε", "δ"] if private else []), "MB up", "MB down", "dropped", "refused"]
+    shown = Table(Column("run", no_wrap=True), "rounds", *numbers, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        values = [_number(row.metrics.get(name)) for name in names]
+        budget = [_number(row.epsilon), _number(row.delta)] if private else []
+        traffic = [_number(row.bytes_up / 1e6), _number(row.bytes_down / 1e6)]
+        lost = [str(row.dropped), str(row.refused)]
+        shown.add_row(row.run, str(row.rounds), *values, *budget, *traffic, *lost)
+    return shown
+
+
+def _rows(workdir: Path, runs: list[str], tracking_uri: str | None, experiment: str | None) -> list[Row]:
+    if tracking_uri is None:
+        return compare_folder(workdir, runs)
+    try:
+        from fedcore.compare import compare_tracked
+
+        return compare_tracked(tracking_uri, experiment or load_config().tracking.experiment, runs)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "tracking") from None
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

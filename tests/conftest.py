@@ -1,0 +1,71 @@
+"""What many tests share: small real data, prepared once, and the settings of a run on it."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
+
+from fedcore.config import Config, load_config
+from fedcore.data.prepare import prepare
+
+ROOT = Path(__file__).parent.parent
+SMALL = (
+    "run.rounds=3",
+    "data.partition.clients=4",
+    "model.hidden=[8]",
+    "local.epochs=1",
+    "tracking.enabled=false",
+)
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def settings() -> Callable[..., Config]:
+    """The digits preset made small, with overrides."""
+
+    def load(*overrides: str, preset: str = "digits") -> Config:
+        return load_config(ROOT / "params.yaml", preset=preset, overrides=(*SMALL, *overrides))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def _prepared(tmp_path_factory: pytest.TempPathFactory, settings: Callable[..., Config]) -> Path:
+    """A work directory that holds checked digits of four clients and no run."""
+    place = tmp_path_factory.mktemp("digits")
+    prepare(settings(), place)
+    return place
+
+
+@pytest.fixture
+def workdir(_prepared: Path, tmp_path: Path) -> Path:
+    """A fresh copy of a work directory with prepared data."""
+    place = tmp_path / "runs"
+    shutil.copytree(_prepared, place)
+    return place
+
+
+@pytest.fixture
+def new_workdir(_prepared: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Makes fresh copies of a work directory with prepared data, by name."""
+
+    def make(name: str) -> Path:
+        return Path(shutil.copytree(_prepared, tmp_path / name))
+
+    return make

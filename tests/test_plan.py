@@ -1,0 +1,146 @@
+"""What cannot keep its promise is refused before anything runs, in a sentence."""
+
+import pytest
+
+from fedcore.config import load_config
+from fedcore.data.schema import Schema
+from fedcore.errors import BadInput, PlanRefused, TooFewClients, UnknownName
+from fedcore.plan import build_plan
+from fedcore.privacy.statement import statement
+from fedcore.rng import generator
+
+ROWS = {f"c{i:03d}": 10 + i for i in range(40)}
+SCHEMA = Schema("s", "classification", "y", ("0", "1"), shape=(2,))
+PRIVATE = ("privacy.mode=central", "combine.weights=equal", "privacy.delta=1e-3")
+
+
+def plan(*overrides: str, rows=ROWS):
+    return build_plan(load_config(overrides=overrides), rows, SCHEMA, {}, "r")
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("combine.weights=samples", "one large client would move the sum"),
+        ("cohort.sampling=uniform", "another neighbouring relation"),
+        ("privacy.delta=0.5", "δ must stay below 1/40"),
+    ],
+)
+def test_a_privacy_claim_that_cannot_be_proved_is_refused(override, why):
+    with pytest.raises(PlanRefused, match=why) as caught:
+        plan(*PRIVATE, override)
+    assert caught.value.exit_code == 3
+
+
+def test_noise_knows_sensitivity_divisor_and_event():
+    noise = plan(*PRIVATE, "cohort.sampling=poisson", "cohort.rate=0.25", "privacy.clip=0.5").noise
+    assert noise is not None
+    assert (noise.clip, noise.expected_cohort, noise.event.sampling_rate) == (0.5, 10.0, 0.25)
+    everyone = plan(*PRIVATE).noise
+    assert everyone is not None
+    assert (everyone.expected_cohort, everyone.event.sampling_rate) == (40.0, None)
+
+
+def test_weights_are_the_servers_own():
+    assert plan().weights["c003"] == 13.0
+    assert set(plan("combine.weights=equal").weights.values()) == {1.0}
+
+
+def test_cohorts_are_drawn_as_named():
+    clients = tuple(ROWS)
+    assert plan().draw(clients, generator(1, "a")) == clients
+    uniform = plan("cohort.sampling=uniform", "cohort.size=7")
+    drawn = [uniform.draw(clients, generator(1, "cohort", i)) for i in range(50)]
+    assert {len(set(cohort)) for cohort in drawn} == {7}
+    assert set().union(*drawn) == set(clients)
+    poisson = plan("cohort.sampling=poisson", "cohort.rate=0.25")
+    sizes = [len(poisson.draw(clients, generator(1, "cohort", i))) for i in range(400)]
+    assert min(sizes) < max(sizes)
+    assert sum(sizes) / 400 == pytest.approx(10, abs=4 * (7.5 / 400) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rows"),
+    [
+        ((), {"only": 5}),
+        (("cohort.sampling=uniform", "cohort.size=41"), ROWS),
+        (("cohort.min_clients=41",), ROWS),
+    ],
+)
+def test_too_few_clients_are_named(overrides, rows):
+    with pytest.raises(TooFewClients, match="needs at least"):
+        plan(*overrides, rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("override", "known"),
+    [("combine.rule=maen", "known: .*mean"), ("server.optimizer=sdg", "known: .*sgd")],
+)
+def test_unknown_names_list_the_known_ones(override, known):
+    with pytest.raises(UnknownName, match=known):
+        plan(override)
+
+
+def test_the_quorum_is_a_share_of_the_cohort_and_at_least_the_minimum():
+    needed = plan("cohort.quorum=0.5", "cohort.min_clients=3").needed
+    assert [needed(n) for n in (2, 7, 40)] == [3, 4, 20]
+    assert plan(*PRIVATE).needed(40) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ((), "No differential privacy"),
+        (PRIVATE, "every client in every round"),
+        ((*PRIVATE, "cohort.sampling=poisson", "cohort.rate=0.1"), "Poisson sampling at rate 0.1"),
+        ((*PRIVATE, "privacy.noise=seeded"), "not a private release"),
+    ],
+)
+def test_the_guarantee_says_what_it_is(overrides, words):
+    assert words in statement(load_config(overrides=overrides), 40, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "words"),
+    [
+        (("combine.rule=krum",), PlanRefused, "krum needs to know how many liars.*set combine.f"),
+        (("combine.mixers=[nnm]",), PlanRefused, "nnm needs to know how many liars"),
+        (("combine.f=3",), PlanRefused, "nothing in it survives a single liar"),
+        (("combine.rule=fltrust",), PlanRefused, "an update that the server trained itself"),
+        (("combine.rule=krum", "combine.options={f: 1}"), PlanRefused, "write it as combine.f"),
+        (("combine.rule=trimmed_mean", "combine.f=20"), TooFewClients, "needs at least 41 clients, got 40"),
+        (("combine.rule=bulyan", "combine.f=10"), TooFewClients, "needs at least 43 clients, got 40"),
+        (
+            ("combine.rule=median", "combine.f=4", "cohort.sampling=uniform", "cohort.size=8"),
+            TooFewClients,
+            "needs at least 9 clients, got 8",
+        ),
+        (("combine.mixers=[nmn]",), UnknownName, "did you mean 'nnm'"),
+        (("combine.mixer_options={arc: {}}",), UnknownName, "combine.mixer_options 'arc'"),
+        (("combine.mixers=[bucketing]",), BadInput, "bucketing needs the option size"),
+        (("combine.options={radius: 3}",), UnknownName, "option of rule mean 'radius'"),
+        (("combine.rule=centered_clipping",), BadInput, "centered_clipping needs the option radius"),
+        (
+            ("combine.options={radius: -3}", "combine.rule=centered_clipping"),
+            BadInput,
+            "radius must be finite",
+        ),
+        ((*PRIVATE, "combine.rule=median"), PlanRefused, "accounted for a plain sum"),
+        ((*PRIVATE, "combine.mixers=[nnm]", "combine.f=1"), PlanRefused, "accounted for a plain sum"),
+    ],
+)
+def test_an_aggregation_that_cannot_hold_is_refused_before_anyone_is_asked(overrides, error, words):
+    with pytest.raises(error, match=words):
+        plan(*overrides)
+
+
+def test_a_plan_holds_the_aggregation_that_was_asked_for():
+    found = plan(
+        "combine.rule=trimmed_mean",
+        "combine.mixers=[bucketing, nnm]",
+        "combine.f=3",
+        "combine.mixer_options={bucketing: {size: 2}}",
+    )
+    assert found.aggregate.options == {"f": 3}
+    assert found.aggregate.mixers == (("bucketing", {"size": 2}), ("nnm", {"f": 3}))
+    assert found.needed(4) == found.aggregate.least == 13
