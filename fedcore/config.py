@@ -90,7 +90,8 @@ class ModelConfig:
 class LocalConfig:
     """What a client does with the model it gets.
 
-    The learning rate of round r is ``lr · decay**r``.
+    `algorithm` is ``sgd`` (FedAvg's client) or ``scaffold``, which corrects each gradient by what
+    the server knows of the others'. The learning rate of round r is ``lr · decay**r``.
     """
 
     algorithm: str = "sgd"

@@ -6,7 +6,9 @@ from math import ceil
 from fedcore.config import CombineConfig, Config, PrivacyConfig
 from fedcore.data.schema import Schema
 from fedcore.errors import PlanRefused, TooFewClients, UnknownName
+from fedcore.local.control import control
 from fedcore.local.metrics import summarize
+from fedcore.local.sgd import algorithm
 from fedcore.optimizers import optimizer
 from fedcore.privacy.events import GaussianSum
 from fedcore.rng import generator
@@ -31,14 +33,17 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     _refuse_too_few(config, len(clients), combined)
     noise = _noise(config, chosen, combined, len(clients), run)
     equal = config.combine.weights == "equal"
+    weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
+    algorithm(config.local.algorithm)
     return Plan(
         seed=config.seed,
         clients=clients,
         draw=chosen.draw,
         needed=_needed(config, combined),
-        weights={client: 1.0 if equal else float(rows[client]) for client in clients},
+        weights=weights,
         guard=client_chain(config.privacy),
         aggregate=combined,
+        control=control(config.local, {client: rows[client] for client in clients}, weights),
         noise=noise,
         optimizer=optimizer(config.server),
         evaluate_every=config.evaluate.every,
@@ -134,6 +139,11 @@ def _refuse_unprovable(config: Config, combined: Aggregation, clients: int) -> N
         raise PlanRefused(
             f"privacy.mode central with combine.rule {config.combine.rule} and combine.mixers "
             f"{list(config.combine.mixers)}: the noise is accounted for a plain sum; set combine.rule: mean without mixers"
+        )
+    if config.local.algorithm == "scaffold":
+        raise PlanRefused(
+            "privacy.mode central with local.algorithm scaffold: control variates are made of single updates and "
+            "would reach other clients without noise; set local.algorithm: sgd"
         )
     if config.cohort.sampling == "uniform":
         raise PlanRefused(

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from fedcore.errors import TooFewClients
+from fedcore.local.control import Control
 from fedcore.optimizers import Optimizer
 from fedcore.privacy.events import GaussianSum
 from fedcore.rng import generator
@@ -36,7 +37,8 @@ from fedcore.types import (
     vector_sha256,
 )
 
-OPTIMIZER, RULE = "optimizer/", "rule/"  # how their states are named among a release's arrays
+# How their states are named among a release's arrays.
+OPTIMIZER, RULE, CONTROL = "optimizer/", "rule/", "control/"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class State:
 
     `model_round` is the round whose release `model` is (-1: the initial model), `best_loss` the
     lowest evaluation loss so far, None before the first evaluation. `rule` is what the
-    aggregation rule remembers, with the model it led to.
+    aggregation rule remembers, `control` the control variates by client, both with the model they
+    led to.
     """
 
     run: str
@@ -63,6 +66,7 @@ class State:
     model_round: int = -1
     best_loss: float | None = None
     rule: Mapping[str, Vector] = field(default_factory=dict)
+    control: Mapping[str, Vector] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Plan:
     weights: Mapping[str, float]  # the server's own, never what a client claims
     guard: Transform  # what the server enforces on each update again
     aggregate: Aggregation
+    control: Control | None
     noise: Noise | None
     optimizer: Optimizer
     evaluate_every: int  # and always after the last of `rounds`
@@ -191,12 +196,13 @@ def select(known: Known) -> Outcome:
 def ask(known: Known) -> Outcome:
     """Let the cohort train from the current model; each reply is kept as it arrives."""
     state, cohort = known.state, known.facts("select")["cohort"]
-    task = Task("train", state.run, state.round, state.model, known.plan.features)
+    corrections = _corrections(known)
+    task = Task("train", state.run, state.round, state.model, known.plan.features, corrections)
     missing = [client for client in cohort if client not in known.journal.replies()]
     for reply in known.fleet.ask(task, missing):
         known.journal.keep(reply)
     replied = sorted(set(known.journal.replies()) & set(cohort))
-    needed, sent = known.plan.needed(len(cohort)), state.model.nbytes * len(cohort)
+    needed, sent = known.plan.needed(len(cohort)), state.model.nbytes * (len(cohort) + len(corrections))
     return Outcome({"replied": replied, "needed": needed, "bytes_down": sent})
 
 
@@ -229,7 +235,8 @@ def combine(known: Known) -> Outcome:
     found = plan.aggregate(np.stack(updates), weights, state.rule, rng)
     reduced = {c: round(float(part), 6) for c, part in zip(accepted, found.kept, strict=True) if part < 1}
     facts = {"clients": len(updates), "reduced": reduced, "notes": dict(found.notes)}
-    return Outcome(facts, {"update": found.vector, **_prefixed(RULE, found.state)})
+    kept = {**_prefixed(RULE, found.state), **_prefixed(CONTROL, _control(known, accepted, updates))}
+    return Outcome(facts, {"update": found.vector, **kept})
 
 
 def release(known: Known) -> Outcome:
@@ -244,7 +251,7 @@ def release(known: Known) -> Outcome:
     else:
         update = known.arrays("combine")["update"]
     model, optimizer = plan.optimizer.step(state.model, update, state.optimizer)
-    remembered = {k: v for k, v in known.arrays("combine").items() if k.startswith(RULE)}
+    remembered = {k: v for k, v in known.arrays("combine").items() if k.startswith((RULE, CONTROL))}
     finite = bool(np.isfinite(model).all())
     facts = {"update_norm": norm(update) if np.isfinite(update).all() else 0.0, "finite": finite}
     return Outcome(facts, {"model": model, **_prefixed(OPTIMIZER, optimizer), **remembered})
@@ -294,13 +301,14 @@ def next_state(known: Known) -> State:
         model=arrays["model"],
         optimizer=arrays_of(OPTIMIZER, arrays),
         rule=arrays_of(RULE, arrays),
+        control=arrays_of(CONTROL, arrays),
         model_round=state.round,
         best_loss=min(losses) if losses else None,
     )
 
 
 def arrays_of(part: str, arrays: Arrays) -> dict[str, Vector]:
-    """The arrays of a release that are the state of `part`: `OPTIMIZER` or `RULE`."""
+    """The arrays of a release that are the state of `part`: `OPTIMIZER`, `RULE` or `CONTROL`."""
     return {name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)}
 
 
@@ -330,6 +338,21 @@ def round_record(known: Known) -> RoundRecord:
 
 def _prefixed(part: str, arrays: Arrays) -> dict[str, Vector]:
     return {part + name: array for name, array in arrays.items()}
+
+
+def _corrections(known: Known) -> dict[str, Vector]:
+    """What each of the cohort adds to its gradients, if the algorithm has such."""
+    state, control = known.state, known.plan.control
+    return control.corrections(state.control, state.model, known.facts("select")["cohort"]) if control else {}
+
+
+def _control(known: Known, accepted: Sequence[str], updates: Sequence[Vector]) -> Mapping[str, Vector]:
+    """The control variates after the updates of `accepted`."""
+    state, control = known.state, known.plan.control
+    if control is None:
+        return {}
+    given = dict(zip(accepted, updates, strict=True))
+    return control.after(state.control, _corrections(known), given, state.round)
 
 
 def _unusable(reply: Reply, model: Vector) -> str | None:

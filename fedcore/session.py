@@ -16,7 +16,18 @@ from fedcore.errors import BadInput, CorruptState
 from fedcore.ledger import PrivacyLedger
 from fedcore.plan import build_plan
 from fedcore.rng import generator
-from fedcore.round import OPTIMIZER, RULE, Known, Outcome, Plan, State, arrays_of, round_record, run_steps
+from fedcore.round import (
+    CONTROL,
+    OPTIMIZER,
+    RULE,
+    Known,
+    Outcome,
+    Plan,
+    State,
+    arrays_of,
+    round_record,
+    run_steps,
+)
 from fedcore.simulation import open_fleet
 from fedcore.store import Store
 from fedcore.types import Fleet, Json, RoundRecord, Vector, canonical_json
@@ -68,6 +79,7 @@ class Session:
             released,
             before["best_loss"],
             arrays_of(RULE, arrays),
+            arrays_of(CONTROL, arrays),
         )
 
     def record(self, round_number: int) -> RoundRecord:

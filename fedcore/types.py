@@ -7,7 +7,7 @@ way to a client, `Sink` the only way out for what happened. Nothing here does an
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -29,7 +29,8 @@ class Task:
     """What the server asks of each client in a cohort.
 
     `model` is the flat vector the client starts from, None for ``describe``;
-    `features` the federated feature statistics as JSON, None until they are known.
+    `features` the federated feature statistics as JSON, None until they are known;
+    `corrections` what a client adds to each of its gradients: a fleet hands each its own (`of`).
     """
 
     kind: TaskKind
@@ -37,6 +38,12 @@ class Task:
     round: int
     model: Vector | None = None
     features: Json = None
+    corrections: Mapping[str, Vector] = field(default_factory=dict)
+
+    def of(self, client: str) -> "Task":
+        """The task as `client` gets it: without what is meant for others."""
+        own = {name: vector for name, vector in self.corrections.items() if name == client}
+        return replace(self, corrections=own) if self.corrections else self
 
 
 @dataclass(frozen=True)

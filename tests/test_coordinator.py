@@ -205,7 +205,9 @@ def run_and_die(workdir: Path, config: object, events: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
-@pytest.mark.parametrize("overrides", [(), PRIVATE], ids=["plain", "private"])
+@pytest.mark.parametrize(
+    "overrides", [(), PRIVATE, ("local.algorithm=scaffold",)], ids=["plain", "private", "scaffold"]
+)
 def test_killed_at_every_touch_of_the_disk_it_ends_in_the_same_bytes(new_workdir, settings, overrides):
     config = settings(*overrides, "run.rounds=2")
     calm = new_workdir("calm")

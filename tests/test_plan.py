@@ -11,7 +11,7 @@ from fedcore.rng import generator
 
 ROWS = {f"c{i:03d}": 10 + i for i in range(40)}
 SCHEMA = Schema("s", "classification", "y", ("0", "1"), shape=(2,))
-PRIVATE = ("privacy.mode=central", "combine.weights=equal", "privacy.delta=1e-3")
+PRIVATE = ("privacy.mode=central", "combine.weights=equal", "local.algorithm=sgd", "privacy.delta=1e-3")
 
 
 def plan(*overrides: str, rows=ROWS):
@@ -23,6 +23,7 @@ def plan(*overrides: str, rows=ROWS):
     [
         ("combine.weights=samples", "one large client would move the sum"),
         ("cohort.sampling=uniform", "another neighbouring relation"),
+        ("local.algorithm=scaffold", "would reach other clients without noise"),
         ("privacy.delta=0.5", "δ must stay below 1/40"),
     ],
 )

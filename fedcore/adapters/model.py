@@ -39,13 +39,14 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Training:
-    """Local training settings that a model needs to know."""
+    """Local training settings that a model needs to know; `correction` (d,) is added to each gradient."""
 
     lr: float
     momentum: float
     weight_decay: float
     epochs: int
     batch_size: int
+    correction: Vector | None = None
 
 
 class Model(Protocol):

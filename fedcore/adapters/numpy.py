@@ -60,6 +60,8 @@ class NumpyModel:
             for rows in batches(len(x), settings.batch_size, rng):
                 loss, gradient = self.loss_and_gradient(vector, x[rows], y[rows])
                 gradient += np.float32(settings.weight_decay) * vector
+                if settings.correction is not None:
+                    gradient += settings.correction
                 velocity = np.float32(settings.momentum) * velocity + gradient
                 vector -= np.float32(settings.lr) * velocity
                 total += loss * len(rows)

@@ -81,6 +81,7 @@ class TorchModel:
         flat = torch.from_numpy(np.array(vector, dtype=np.float32))
         gradient = self._bind(module, flat)
         velocity = torch.zeros_like(flat)
+        correction = None if settings.correction is None else torch.from_numpy(settings.correction)
         rows_x, rows_y = torch.from_numpy(x), torch.from_numpy(y)
         total = torch.zeros((), dtype=torch.float64)
         with _one_thread(), torch.random.fork_rng(devices=[]):
@@ -96,6 +97,8 @@ class TorchModel:
                     loss.backward()  # type: ignore[no-untyped-call]
                     with torch.no_grad():
                         gradient.add_(flat, alpha=settings.weight_decay)
+                        if correction is not None:
+                            gradient.add_(correction)
                         velocity.mul_(settings.momentum).add_(gradient)
                         flat.sub_(velocity, alpha=settings.lr)
                         total += loss.detach() * len(order)

@@ -58,7 +58,7 @@ class Client:
         rng = generator(self._config.seed, "train", task.round, self.name)
         assert task.model is not None, "a train task carries a model"
         local = self._config.local
-        settings = training(local, task.round)
+        settings = training(local, task.round, task.corrections.get(self.name))
         update, facts = algorithm(local.algorithm)(model, task.model, data, settings, rng)
         if not (np.isfinite(update).all() and all(np.isfinite(value) for value in facts.values())):
             raise BadData(self.name, "training diverged, loss or update is not finite", "lower local.lr")

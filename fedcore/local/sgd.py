@@ -1,4 +1,8 @@
-"""Local SGD: train from the server's model, send back the difference."""
+"""Local SGD: train from the server's model, send back the difference.
+
+SCAFFOLD's client is the same with a correction of each gradient, which the server sends with the
+task; how it is made is in `control.py`.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -26,13 +30,13 @@ def sgd(
     return trained - start, facts
 
 
-def training(config: LocalConfig, round_number: int) -> Training:
+def training(config: LocalConfig, round_number: int, correction: Vector | None = None) -> Training:
     """The settings of one round: the learning rate decays from round to round."""
     lr = config.lr * config.decay**round_number
-    return Training(lr, config.momentum, config.weight_decay, config.epochs, config.batch_size)
+    return Training(lr, config.momentum, config.weight_decay, config.epochs, config.batch_size, correction)
 
 
-ALGORITHMS: Mapping[str, Algorithm] = {"sgd": sgd}
+ALGORITHMS: Mapping[str, Algorithm] = {"sgd": sgd, "scaffold": sgd}
 
 
 def algorithm(name: str) -> Algorithm:

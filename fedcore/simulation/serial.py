@@ -22,7 +22,7 @@ class SerialFleet:
         """Replies in the order asked, computed on one thread: the same bytes whatever the machine's cores."""
         with self._threads.limit(limits=1):
             for client in clients:
-                yield self._members[client].answer(task)
+                yield self._members[client].answer(task.of(client))
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -36,7 +36,7 @@ class WorkerFleet:
 
     def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
         """Replies as they are ready. Raises `ServiceError` if a worker was killed; what arrived is kept."""
-        waiting = [self._pool.submit(_answer, task, client) for client in clients]
+        waiting = [self._pool.submit(_answer, task.of(client), client) for client in clients]
         try:
             for done in as_completed(waiting):
                 yield done.result()
