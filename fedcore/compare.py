@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_COUNTS = {"cohort", "replied", "dropped", "refused", "bytes_up", "bytes_down", "rolled_back"}
+_OUTCOMES = {"cohort", "replied", "dropped", "refused", "unusual", "excluded"}
+_COUNTS = _OUTCOMES | {"bytes_up", "bytes_down", "rolled_back"}
 _NOT_METRICS = _COUNTS | {"update_norm", "epsilon", "delta"}
 _PREFIXES = ("client.", "seconds.")
 

@@ -108,7 +108,8 @@ class CohortConfig:
     """Who is asked each round, and how many must answer.
 
     `rate` is the Poisson sampling rate, `size` the number for ``uniform``. A round goes on
-    when at least `quorum` of the cohort answered within `deadline_s` seconds.
+    when at least `quorum` of the cohort answered within `deadline_s` seconds. Clients whose
+    suspicion is above `max_suspicion` are not asked; 1 asks everyone.
     """
 
     sampling: Literal["all", "uniform", "poisson"] = "all"
@@ -117,6 +118,7 @@ class CohortConfig:
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.5
     min_clients: Annotated[int, Field(ge=1)] = 2
     deadline_s: Positive = 600.0
+    max_suspicion: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 @dataclass(frozen=True, config=_CLOSED)

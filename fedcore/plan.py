@@ -12,10 +12,10 @@ from fedcore.local.sgd import algorithm
 from fedcore.optimizers import optimizer
 from fedcore.privacy.events import GaussianSum
 from fedcore.rng import generator
-from fedcore.round import Noise, Plan
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
 from fedcore.selection import Selection, selection
+from fedcore.state import Noise, Plan
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.noise import Normal, seeded_normal, system_normal
 from fedcore.types import Json
@@ -39,6 +39,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         seed=config.seed,
         clients=clients,
         draw=chosen.draw,
+        max_suspicion=config.cohort.max_suspicion,
         needed=_needed(config, combined),
         weights=weights,
         guard=client_chain(config.privacy),
@@ -144,6 +145,11 @@ def _refuse_unprovable(config: Config, combined: Aggregation, clients: int) -> N
         raise PlanRefused(
             "privacy.mode central with local.algorithm scaffold: control variates are made of single updates and "
             "would reach other clients without noise; set local.algorithm: sgd"
+        )
+    if config.cohort.max_suspicion < 1:
+        raise PlanRefused(
+            f"privacy.mode central with cohort.max_suspicion {config.cohort.max_suspicion:g}: who is asked would depend "
+            "on what clients sent, which no accountant here covers; set cohort.max_suspicion: 1"
         )
     if config.cohort.sampling == "uniform":
         raise PlanRefused(

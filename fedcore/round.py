@@ -12,18 +12,16 @@ does is in `local/`; clients are reached through the `Fleet`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Protocol
 
 import numpy as np
 
+from fedcore.admission import noted, refusal, uncalled
 from fedcore.errors import TooFewClients
-from fedcore.local.control import Control
-from fedcore.optimizers import Optimizer
-from fedcore.privacy.events import GaussianSum
 from fedcore.rng import generator
-from fedcore.rules import Aggregation
+from fedcore.state import Ledger, Noise, Outcome, Plan, RoundJournal, State
+from fedcore.suspicion import coordinated, evidence, remembered, trusted
 from fedcore.transforms.clip import norm
-from fedcore.transforms.noise import Normal, add_gaussian
+from fedcore.transforms.noise import add_gaussian
 from fedcore.types import (
     Arrays,
     Fleet,
@@ -39,98 +37,6 @@ from fedcore.types import (
 
 # How their states are named among a release's arrays.
 OPTIMIZER, RULE, CONTROL = "optimizer/", "rule/", "control/"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a step leaves: facts (JSON) and arrays, both kept by the journal."""
-
-    facts: Mapping[str, Json]
-    arrays: Arrays = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class State:
-    """Everything that passes from one round to the next.
-
-    `model_round` is the round whose release `model` is (-1: the initial model), `best_loss` the
-    lowest evaluation loss so far, None before the first evaluation. `rule` is what the
-    aggregation rule remembers, `control` the control variates by client, both with the model they
-    led to.
-    """
-
-    run: str
-    round: int
-    model: Vector
-    optimizer: Mapping[str, Vector]
-    model_round: int = -1
-    best_loss: float | None = None
-    rule: Mapping[str, Vector] = field(default_factory=dict)
-    control: Mapping[str, Vector] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Central differential privacy: what is added to the sum, and what the sum is divided by."""
-
-    event: GaussianSum
-    clip: float
-    expected_cohort: float
-    delta: float
-    normal: Callable[[int], Normal]  # round -> source of standard normals
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A round's functions, all names resolved: built by `fedcore.plan.build_plan`."""
-
-    seed: int
-    clients: tuple[str, ...]
-    draw: Callable[[Sequence[str], np.random.Generator], tuple[str, ...]]
-    needed: Callable[[int], int]  # cohort size -> replies without which the round fails
-    weights: Mapping[str, float]  # the server's own, never what a client claims
-    guard: Transform  # what the server enforces on each update again
-    aggregate: Aggregation
-    control: Control | None
-    noise: Noise | None
-    optimizer: Optimizer
-    evaluate_every: int  # and always after the last of `rounds`
-    rounds: int
-    rollback_factor: float
-    summarize: Callable[[Sequence[Reply]], tuple[dict[str, float], dict[str, float]]]
-    features: Json = None
-
-
-class RoundJournal(Protocol):
-    """Where a round's outcomes survive a crash."""
-
-    def once(self, step: str, compute: Callable[[], Outcome]) -> Outcome:
-        """The outcome kept under `step`, or else that of `compute`, kept before it is returned."""
-        ...
-
-    def replies(self) -> Mapping[str, Reply]:
-        """Replies kept so far, by client."""
-        ...
-
-    def keep(self, reply: Reply) -> None:
-        """Keep a reply; the first one of a client counts."""
-        ...
-
-    def seconds(self) -> Mapping[str, float]:
-        """Wall time of each step kept so far."""
-        ...
-
-
-class Ledger(Protocol):
-    """Where privacy is paid for."""
-
-    def reserve(self, run: str, round_number: int, event: GaussianSum) -> float:
-        """Charge the round before it asks anyone; the ε spent with it. Raises `BudgetSpent`."""
-        ...
-
-    def settle(self, run: str, round_number: int, event: GaussianSum) -> None:
-        """Note what was released for a charge."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -186,11 +92,13 @@ def select(known: Known) -> Outcome:
     or their amplification would not compose.
     """
     state, plan = known.state, known.plan
-    cohort = plan.draw(plan.clients, generator(plan.seed, "cohort", state.run, state.round))
+    asked = trusted(plan.clients, state.suspicion, plan.max_suspicion, plan.needed(len(plan.clients)))
+    cohort = plan.draw(asked, generator(plan.seed, "cohort", state.run, state.round))
     spent = None
     if plan.noise and known.ledger:
         spent = known.ledger.reserve(state.run, state.round, plan.noise.event)
-    return Outcome({"cohort": list(cohort), "epsilon": spent})
+    excluded = [client for client in plan.clients if client not in asked]
+    return Outcome({"cohort": list(cohort), "epsilon": spent, "excluded": excluded})
 
 
 def ask(known: Known) -> Outcome:
@@ -199,20 +107,24 @@ def ask(known: Known) -> Outcome:
     corrections = _corrections(known)
     task = Task("train", state.run, state.round, state.model, known.plan.features, corrections)
     missing = [client for client in cohort if client not in known.journal.replies()]
+    ignored: dict[str, str] = {}
     for reply in known.fleet.ask(task, missing):
-        known.journal.keep(reply)
+        ignored |= uncalled(reply, cohort, known.journal.replies())
+        if reply.client not in ignored:
+            known.journal.keep(reply)
     replied = sorted(set(known.journal.replies()) & set(cohort))
     needed, sent = known.plan.needed(len(cohort)), state.model.nbytes * (len(cohort) + len(corrections))
-    return Outcome({"replied": replied, "needed": needed, "bytes_down": sent})
+    return Outcome({"replied": replied, "needed": needed, "bytes_down": sent, "ignored": ignored})
 
 
 def admit(known: Known) -> Outcome:
-    """Refuse unusable updates, each with its reason; the round goes on with the others."""
+    """Refuse unusable updates, each with its reason, and note unusual ones; the round goes on."""
     replies, replied = known.journal.replies(), known.facts("ask")["replied"]
-    refused = {c: why for c in replied if (why := _unusable(replies[c], known.state.model))}
+    refused = {c: why for c in replied if (why := refusal(replies[c], known.state.round, known.state.model))}
     accepted = [client for client in replied if client not in refused]
     size = sum(v.nbytes for c in replied if (v := replies[c].vector) is not None)
-    return Outcome({"accepted": accepted, "refused": refused, "bytes_up": size})
+    unusual = {} if known.plan.noise else noted(replies, accepted)
+    return Outcome({"accepted": accepted, "refused": refused, "bytes_up": size, "unusual": unusual})
 
 
 def combine(known: Known) -> Outcome:
@@ -232,9 +144,12 @@ def combine(known: Known) -> Outcome:
     _require(len(updates), known.facts("ask")["needed"])
     weights = np.array([plan.weights[client] for client in accepted], dtype=np.float64)
     rng = generator(plan.seed, "combine", state.round)
-    found = plan.aggregate(np.stack(updates), weights, state.rule, rng)
+    matrix = np.stack(updates)
+    found = plan.aggregate(matrix, weights, state.rule, rng)
     reduced = {c: round(float(part), 6) for c, part in zip(accepted, found.kept, strict=True) if part < 1}
+    groups = coordinated(matrix, generator(plan.seed, "groups", state.run, state.round))
     facts = {"clients": len(updates), "reduced": reduced, "notes": dict(found.notes)}
+    facts["groups"] = [[accepted[row] for row in group] for group in groups]
     kept = {**_prefixed(RULE, found.state), **_prefixed(CONTROL, _control(known, accepted, updates))}
     return Outcome(facts, {"update": found.vector, **kept})
 
@@ -279,7 +194,8 @@ def record(known: Known) -> Outcome:
         event = known.plan.noise.event
         known.ledger.settle(known.state.run, known.state.round, event)
     kept = next_state(known)
-    return Outcome({"model_round": kept.model_round, "best_loss": kept.best_loss})
+    facts = {"model_round": kept.model_round, "best_loss": kept.best_loss}
+    return Outcome({**facts, "suspicion": dict(kept.suspicion)})
 
 
 STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
@@ -290,8 +206,9 @@ STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
 def next_state(known: Known) -> State:
     """The state after the round: the released model if it was kept, else the one before."""
     state, verdict = known.state, known.facts("judge")
+    suspicion = {} if known.plan.noise else _suspicion(known)
     if verdict["verdict"] == "rollback":
-        return replace(state, round=state.round + 1)
+        return replace(state, round=state.round + 1, suspicion=suspicion)
     arrays = known.arrays("release")
     loss = verdict["metrics"].get("loss")
     losses = [x for x in (state.best_loss, loss) if x is not None]
@@ -302,6 +219,7 @@ def next_state(known: Known) -> State:
         optimizer=arrays_of(OPTIMIZER, arrays),
         rule=arrays_of(RULE, arrays),
         control=arrays_of(CONTROL, arrays),
+        suspicion=suspicion,
         model_round=state.round,
         best_loss=min(losses) if losses else None,
     )
@@ -332,6 +250,11 @@ def round_record(known: Known) -> RoundRecord:
         update_norm=known.facts("release")["update_norm"],
         verdict=known.facts("judge")["verdict"],
         model_sha256=vector_sha256(next_state(known).model),
+        reduced=known.facts("combine").get("reduced", {}),
+        unusual={**known.facts("admit")["unusual"], **known.facts("ask")["ignored"]},
+        groups=tuple(tuple(group) for group in known.facts("combine").get("groups", [])),
+        suspicion=dict(next_state(known).suspicion),
+        excluded=tuple(known.facts("select")["excluded"]),
         seconds=dict(known.journal.seconds()),
     )
 
@@ -355,20 +278,13 @@ def _control(known: Known, accepted: Sequence[str], updates: Sequence[Vector]) -
     return control.after(state.control, _corrections(known), given, state.round)
 
 
-def _unusable(reply: Reply, model: Vector) -> str | None:
-    """Why an update may not be combined, or None."""
-    update = reply.vector
-    if reply.error is not None:
-        return reply.error
-    if update is None:
-        return "the reply holds no update"
-    if update.dtype != np.float32 or update.shape != model.shape:
-        return (
-            f"the update is {update.dtype} of shape {update.shape}, expected float32 of shape {model.shape}"
-        )
-    if not np.isfinite(update).all():
-        return "the update is not finite; lower local.lr"
-    return None
+def _suspicion(known: Known) -> dict[str, float]:
+    """Each client's score after what the round showed of it."""
+    admitted, combined = known.facts("admit"), known.facts("combine")
+    kept = {client: combined["reduced"].get(client, 1.0) for client in admitted["accepted"]}
+    grouped = [client for group in combined["groups"] for client in group]
+    now = evidence(kept, [*admitted["unusual"], *grouped], list(admitted["refused"]))
+    return remembered(known.state.suspicion, now)
 
 
 def _guarded(reply: Reply, guard: Transform) -> Vector:

@@ -16,19 +16,9 @@ from fedcore.errors import BadInput, CorruptState
 from fedcore.ledger import PrivacyLedger
 from fedcore.plan import build_plan
 from fedcore.rng import generator
-from fedcore.round import (
-    CONTROL,
-    OPTIMIZER,
-    RULE,
-    Known,
-    Outcome,
-    Plan,
-    State,
-    arrays_of,
-    round_record,
-    run_steps,
-)
+from fedcore.round import CONTROL, OPTIMIZER, RULE, Known, arrays_of, round_record, run_steps
 from fedcore.simulation import open_fleet
+from fedcore.state import Outcome, Plan, State
 from fedcore.store import Store
 from fedcore.types import Fleet, Json, RoundRecord, Vector, canonical_json
 
@@ -69,7 +59,8 @@ class Session:
         before = self._outcome(round_number - 1, "record").facts
         released = before["model_round"]
         if released < 0:
-            return replace(self.state(0), round=round_number, best_loss=before["best_loss"])
+            start = replace(self.state(0), round=round_number, best_loss=before["best_loss"])
+            return replace(start, suspicion=before["suspicion"])
         arrays = self._outcome(released, "release").arrays
         return State(
             self.name,
@@ -80,6 +71,7 @@ class Session:
             before["best_loss"],
             arrays_of(RULE, arrays),
             arrays_of(CONTROL, arrays),
+            before["suspicion"],
         )
 
     def record(self, round_number: int) -> RoundRecord:

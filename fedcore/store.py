@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
 from fedcore.blobs import Blobs, sweep, write_whole
+from fedcore.database import explained, open_engine, shown
 from fedcore.errors import CorruptState, RunBusy, StorageError
-from fedcore.round import Outcome
+from fedcore.state import Outcome
 from fedcore.types import Json, Reply, canonical_json
 
 METADATA = sa.MetaData()
@@ -51,19 +51,6 @@ STEPS = sa.Table(
 VERSION = "1"
 
 
-def open_engine(url: str) -> sa.Engine:
-    """An engine for `url`; SQLite gets write-ahead logging and full synchronisation."""
-    engine = sa.create_engine(url, connect_args={"timeout": 60} if url.startswith("sqlite") else {})
-    if engine.dialect.name == "sqlite":
-
-        @sa.event.listens_for(engine, "connect")
-        def _settings(connection: Any, _: Any) -> None:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000"):
-                connection.execute(f"PRAGMA {pragma}")
-
-    return engine
-
-
 class Store:
     """The journal and blobs of one work directory; close it after use."""
 
@@ -80,7 +67,7 @@ class Store:
             with self.engine.begin() as connection:
                 self.identity = _check(connection, self.url, may_be_new=url is not None)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError) as error:
-            raise _explained(error, _shown(self.url)) from None
+            raise explained(error, shown(self.url)) from None
 
     @classmethod
     @contextmanager
@@ -138,7 +125,7 @@ class Store:
             return None
         if hashlib.sha256(row.body.encode()).hexdigest() != row.sha256:
             raise CorruptState(
-                f"journal {_shown(self.url)}: run {run} does not match its digest; restore the journal from a copy"
+                f"journal {shown(self.url)}: run {run} does not match its digest; restore the journal from a copy"
             )
         return json.loads(row.body), json.loads(row.notes)
 
@@ -186,7 +173,7 @@ class Store:
             return None
         if _digest(row.facts, row.blob) != row.sha256:
             raise CorruptState(
-                f"journal {_shown(self.url)}: step {step} of run {run}, round {round_number} does not match its digest; "
+                f"journal {shown(self.url)}: step {step} of run {run}, round {round_number} does not match its digest; "
                 "restore the journal from a copy"
             )
         arrays = self._blobs.read(_blob_name(run, round_number, step), row.blob)[1] if row.blob else {}
@@ -241,7 +228,7 @@ class Store:
             with self.engine.connect() as connection:
                 yield connection
         except sa.exc.DatabaseError as error:
-            raise _explained(error, _shown(self.url)) from None
+            raise explained(error, shown(self.url)) from None
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
@@ -249,7 +236,7 @@ class Store:
             with self.engine.begin() as connection:
                 yield connection
         except sa.exc.DatabaseError as error:
-            raise _explained(error, _shown(self.url)) from None
+            raise explained(error, shown(self.url)) from None
 
 
 class Journal:
@@ -283,16 +270,22 @@ class Journal:
             if client not in self._replies:
                 outcome = self.kept(step)
                 assert outcome is not None
-                error = outcome.facts["error"]
                 self._replies[client] = Reply(
-                    client, outcome.facts["facts"], outcome.arrays.get("update"), error
+                    client,
+                    outcome.facts["facts"],
+                    outcome.arrays.get("update"),
+                    outcome.facts["error"],
+                    outcome.facts.get("round"),
+                    outcome.facts.get("model_sha256"),
                 )
         return self._replies
 
     def keep(self, reply: Reply) -> None:
         """Keep a reply; the first one of a client counts."""
         arrays = {} if reply.vector is None else {"update": reply.vector}
-        outcome = Outcome({"facts": dict(reply.facts), "error": reply.error}, arrays)
+        facts: dict[str, Json] = {"facts": dict(reply.facts), "error": reply.error}
+        facts |= {"round": reply.round, "model_sha256": reply.model_sha256}
+        outcome = Outcome(facts, arrays)
         self._store.write(
             self._run, self._round, f"reply/{reply.client}", outcome, float(reply.facts.get("seconds", 0))
         )
@@ -362,7 +355,7 @@ def _create_sqlite(path: Path, blobs: Blobs) -> None:
         except FileExistsError:
             return  # another process was first; its journal counts
     except sa.exc.DatabaseError as error:
-        raise _explained(error, str(path)) from None
+        raise explained(error, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -372,29 +365,14 @@ def _check(connection: sa.Connection, url: str, *, may_be_new: bool) -> str:
     if connection.dialect.name == "sqlite":
         verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if verdict != "ok":
-            raise CorruptState(f"journal {_shown(url)} is damaged ({verdict}); restore it from a copy")
+            raise CorruptState(f"journal {shown(url)} is damaged ({verdict}); restore it from a copy")
     meta: dict[str, str] = {row.key: row.value for row in connection.execute(sa.select(META))}
     if not meta and may_be_new:
         meta = {"version": VERSION, "identity": secrets.token_hex(16)}
         connection.execute(sa.insert(META), [{"key": key, "value": value} for key, value in meta.items()])
     if meta.get("version") != VERSION:
         raise CorruptState(
-            f"journal {_shown(url)} has version {meta.get('version')}, this fedcore reads {VERSION}; "
+            f"journal {shown(url)} has version {meta.get('version')}, this fedcore reads {VERSION}; "
             "use the fedcore that wrote it"
         )
     return meta["identity"]
-
-
-def _shown(url: str) -> str:
-    """An address without its password."""
-    return sa.make_url(url).render_as_string(hide_password=True)
-
-
-def _explained(error: Exception, where: str) -> StorageError:
-    cause = str(getattr(error, "orig", error)).splitlines()[0]
-    damaged = ("malformed", "not a database", "disk image")
-    if any(word in cause for word in damaged):
-        return CorruptState(
-            f"journal {where} is damaged ({cause}); restore it from a copy, it is not made anew"
-        )
-    return StorageError(f"journal {where}: {cause}; check the address, the folder's rights and free space")

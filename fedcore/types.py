@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -40,6 +41,11 @@ class Task:
     features: Json = None
     corrections: Mapping[str, Vector] = field(default_factory=dict)
 
+    @cached_property
+    def model_sha256(self) -> str | None:
+        """The digest of the model the task starts from."""
+        return None if self.model is None else vector_sha256(self.model)
+
     def of(self, client: str) -> "Task":
         """The task as `client` gets it: without what is meant for others."""
         own = {name: vector for name, vector in self.corrections.items() if name == client}
@@ -48,12 +54,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Reply:
-    """What one client answered: facts (small JSON), a vector for ``train``, or an error."""
+    """What one client answered: facts (small JSON), a vector for ``train``, or an error.
+
+    `round` and `model_sha256` say what the answer belongs to; an answer that names another round
+    or model than the task's is refused.
+    """
 
     client: str
     facts: Mapping[str, Json] = field(default_factory=dict)
     vector: Vector | None = None
     error: str | None = None
+    round: int | None = None
+    model_sha256: str | None = None
 
 
 class Fleet(Protocol):
@@ -108,7 +120,10 @@ class RoundRecord:
     """What happened in one round, as every sink sees it.
 
     `epsilon` and `delta` are None when privacy is off. `client_metrics` holds quantiles over
-    clients, never one client's value. `seconds` and `committed_at` (Unix seconds) are
+    clients, never one client's value. `reduced` is how much of each update the rule kept where
+    that is not all (0: dropped), `unusual` what was noticed about accepted updates, `groups` who
+    moved together, `suspicion` each client's score from 0 to 1 after the round, `excluded` who was
+    not asked because of it; all five are empty under privacy. `seconds` and `committed_at` (Unix seconds) are
     observations of this execution and not part of `canonical`.
     """
 
@@ -127,6 +142,11 @@ class RoundRecord:
     update_norm: float
     verdict: Literal["keep", "rollback"]
     model_sha256: str
+    reduced: Mapping[str, float] = field(default_factory=dict)
+    unusual: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[tuple[str, ...], ...] = ()
+    suspicion: Mapping[str, float] = field(default_factory=dict)
+    excluded: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     committed_at: float = 0.0
 

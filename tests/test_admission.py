@@ -10,7 +10,8 @@ from fedcore.config import load_config
 from fedcore.data.schema import Schema
 from fedcore.errors import TooFewClients
 from fedcore.plan import build_plan
-from fedcore.round import State, run_round
+from fedcore.round import run_round
+from fedcore.state import State
 from fedcore.store import Store
 from fedcore.transforms.clip import norm
 from fedcore.types import Reply, Task
@@ -20,7 +21,7 @@ SCHEMA = Schema("s", "classification", "y", ("0", "1"), shape=(3,))
 
 
 class Scripted:
-    """A fleet whose clients send what the test says; evaluation finds every model equally good."""
+    """A fleet whose clients send what the test says: an update, a reply, or some; every model is equally good."""
 
     def __init__(self, **updates: object) -> None:
         self.clients: Sequence[str] = tuple(sorted(updates))
@@ -30,8 +31,10 @@ class Scripted:
         for client in clients:
             if task.kind == "evaluate":
                 yield Reply(client, {"rows": 1, "loss_sum": 1.0, "correct": 1})
-            elif self._updates[client] is not None:
-                yield Reply(client, {}, self._updates[client])  # type: ignore[arg-type]
+            elif isinstance(sent := self._updates[client], list):
+                yield from sent
+            elif sent is not None:
+                yield sent if isinstance(sent, Reply) else Reply(client, {}, sent)  # type: ignore[arg-type]
 
 
 def play(tmp_path, fleet: Scripted, *overrides: str):
@@ -72,7 +75,59 @@ def test_a_lost_client_is_dropped_and_too_many_lost_end_the_round_in_a_sentence(
 
 
 def test_the_server_clips_what_a_client_did_not(tmp_path):
-    private = ["privacy.mode=central", "privacy.noise=seeded", "privacy.delta=0.01", "privacy.clip=0.5"]
+    private = [
+        "local.algorithm=sgd",
+        "privacy.mode=central",
+        "privacy.noise=seeded",
+        "privacy.delta=0.01",
+        "privacy.clip=0.5",
+    ]
     fleet = Scripted(a=row(100, 0, 0, 0), b=row(0, 0, 0, 0), c=row(0, 0, 0, 0))
     _, state = play(tmp_path, fleet, *private, "privacy.noise_multiplier=1e-6")
     assert norm(state.model) == pytest.approx(0.5 / 3, rel=1e-3)
+
+
+ONES = row(1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("stray", "why"),
+    [
+        (Reply("b", {}, ONES, round=7), "the update is of round 7, this is round 0"),
+        (Reply("b", {}, ONES, model_sha256="ab" * 32), "starts from model abababababab, this round's is"),
+        (Reply("b", {}, None), "the reply holds no update"),
+        (Reply("b", error="no rows"), "no rows"),
+    ],
+)
+def test_a_reply_that_belongs_elsewhere_or_holds_nothing_is_refused(tmp_path, stray, why):
+    record, state = play(tmp_path, Scripted(a=ONES, b=stray, c=row(3, 3, 3, 3)))
+    assert list(record.refused) == ["b"]
+    assert why in record.refused["b"]
+    np.testing.assert_array_equal(state.model, [2, 2, 2, 2])
+
+
+def test_a_second_answer_and_one_nobody_asked_for_do_not_count(tmp_path):
+    twice = [Reply("a", {}, ONES), Reply("a", {}, row(9, 9, 9, 9)), Reply("z", {}, row(9, 9, 9, 9))]
+    record, state = play(tmp_path, Scripted(a=twice, b=row(3, 3, 3, 3)))
+    np.testing.assert_array_equal(state.model, [2, 2, 2, 2])
+    assert record.unusual["a"] == "answered twice, the first answer counts"
+    assert record.unusual["z"] == "answered without being asked"
+
+
+def test_unusual_updates_are_noted_and_combined_all_the_same(tmp_path):
+    sent = {f"c{i}": row(1, 1, 1, 1 + i / 10) for i in range(6)}
+    record, _ = play(
+        tmp_path, Scripted(**sent, far=row(1000, 0, 0, 0), same=sent["c0"], zero=row(0, 0, 0, 0))
+    )
+    assert "times the median's" in record.unusual["far"]
+    assert record.unusual["same"] == "the same update as c0"
+    assert record.unusual["zero"] == "the update is zero"
+    assert not record.refused
+    assert record.suspicion["far"] == record.suspicion["zero"] > 0
+    assert not {"c1", "c2"} & set(record.suspicion)
+
+
+def test_under_privacy_nothing_about_single_updates_is_noted(tmp_path):
+    private = ["local.algorithm=sgd", "privacy.mode=central", "privacy.noise=seeded", "privacy.delta=0.01"]
+    record, _ = play(tmp_path, Scripted(a=ONES, b=ONES, c=row(1000, 0, 0, 0)), *private)
+    assert (record.unusual, record.groups, record.suspicion, record.reduced) == ({}, (), {}, {})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedcore.errors import CorruptState, RunBusy, StorageError
-from fedcore.round import Outcome
+from fedcore.state import Outcome
 from fedcore.store import Store
 from fedcore.types import Reply
 

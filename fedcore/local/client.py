@@ -44,7 +44,8 @@ class Client:
             )
         except FedcoreError as error:
             return Reply(self.name, error=str(error))
-        return Reply(self.name, {**reply.facts, "seconds": time.monotonic() - start}, reply.vector)
+        facts = {**reply.facts, "seconds": time.monotonic() - start}
+        return Reply(self.name, facts, reply.vector, None, task.round, task.model_sha256)
 
     def _describe(self, task: Task) -> Reply:
         data = self._config.data

@@ -16,6 +16,8 @@ def points(record: RoundRecord) -> dict[str, float]:
         "replied": len(record.replied),
         "dropped": len(record.dropped),
         "refused": len(record.refused),
+        "unusual": len({*record.unusual, *(client for group in record.groups for client in group)}),
+        "excluded": len(record.excluded),
         "bytes_up": record.bytes_up,
         "bytes_down": record.bytes_down,
         "rolled_back": record.verdict == "rollback",
@@ -52,18 +54,20 @@ def last_kept(records: Sequence[RoundRecord]) -> RoundRecord | None:
 
 
 def participation(records: Iterable[RoundRecord]) -> str:
-    """CSV text: how often each client was chosen, answered, was lost or refused, and its last reason."""
+    """CSV text: how often each client was chosen, answered, was lost or refused, its suspicion, its last reason."""
     table: dict[str, list[int]] = {}
     reasons: dict[str, str] = {}
+    suspicion: Mapping[str, float] = {}
     for record in records:
         for client, column in _events(record):
             table.setdefault(client, [0, 0, 0, 0])[column] += 1
-        reasons |= record.refused
+        reasons |= {**record.unusual, **record.refused}
+        suspicion = record.suspicion
     rows = [
-        ",".join([_cell(client), *map(str, table[client]), _cell(reasons.get(client, ""))])
-        for client in sorted(table)
+        ",".join([_cell(c), *map(str, table[c]), f"{suspicion.get(c, 0.0):g}", _cell(reasons.get(c, ""))])
+        for c in sorted(table)
     ]
-    return "\n".join(["client,chosen,replied,dropped,refused,last_reason", *rows]) + "\n"
+    return "\n".join(["client,chosen,replied,dropped,refused,suspicion,last_reason", *rows]) + "\n"
 
 
 def _events(record: RoundRecord) -> Iterator[tuple[str, int]]:

@@ -40,7 +40,7 @@ def test_the_last_kept_round_is_the_newest_that_was_not_rolled_back(record):
 
 
 def test_participation_counts_each_client_and_quotes_its_last_reason(record):
-    records = [record(0, refused={"AA": "too long, by 3"}), record(1)]
+    records = [record(0, refused={"AA": "too long, by 3"}), record(1, suspicion={"AA": 0.3})]
     table = list(csv.DictReader(io.StringIO(participation(records))))
     assert [row["client"] for row in table] == ["AA", "B6", "OO", "UA"]
     assert table[0] | {"client": ""} == {
@@ -49,6 +49,7 @@ def test_participation_counts_each_client_and_quotes_its_last_reason(record):
         "replied": "2",
         "dropped": "0",
         "refused": "1",
+        "suspicion": "0.3",
         "last_reason": "too long, by 3",
     }
     assert (table[3]["replied"], table[3]["dropped"]) == ("0", "2")

@@ -1,0 +1,112 @@
+"""What a round is given: the state it starts from, the plan of its functions, and where it is journaled and paid.
+
+`round.py` is the fold over them; `plan.py` builds the plan.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from fedcore.local.control import Control
+from fedcore.optimizers import Optimizer
+from fedcore.privacy.events import GaussianSum
+from fedcore.rules import Aggregation
+from fedcore.transforms.noise import Normal
+from fedcore.types import Arrays, Json, Reply, Transform, Vector
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step leaves: facts (JSON) and arrays, both kept by the journal."""
+
+    facts: Mapping[str, Json]
+    arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that passes from one round to the next.
+
+    `model_round` is the round whose release `model` is (-1: the initial model), `best_loss` the
+    lowest evaluation loss so far, None before the first evaluation, `suspicion` the score of each
+    client that has one. `rule` is what the
+    aggregation rule remembers, `control` the control variates by client, both with the model they
+    led to.
+    """
+
+    run: str
+    round: int
+    model: Vector
+    optimizer: Mapping[str, Vector]
+    model_round: int = -1
+    best_loss: float | None = None
+    rule: Mapping[str, Vector] = field(default_factory=dict)
+    control: Mapping[str, Vector] = field(default_factory=dict)
+    suspicion: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Central differential privacy: what is added to the sum, and what the sum is divided by."""
+
+    event: GaussianSum
+    clip: float
+    expected_cohort: float
+    delta: float
+    normal: Callable[[int], Normal]  # round -> source of standard normals
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A round's functions, all names resolved: built by `fedcore.plan.build_plan`."""
+
+    seed: int
+    clients: tuple[str, ...]
+    draw: Callable[[Sequence[str], np.random.Generator], tuple[str, ...]]
+    max_suspicion: float  # above it a client is not asked
+    needed: Callable[[int], int]  # cohort size -> replies without which the round fails
+    weights: Mapping[str, float]  # the server's own, never what a client claims
+    guard: Transform  # what the server enforces on each update again
+    aggregate: Aggregation
+    control: Control | None
+    noise: Noise | None
+    optimizer: Optimizer
+    evaluate_every: int  # and always after the last of `rounds`
+    rounds: int
+    rollback_factor: float
+    summarize: Callable[[Sequence[Reply]], tuple[dict[str, float], dict[str, float]]]
+    features: Json = None
+
+
+class RoundJournal(Protocol):
+    """Where a round's outcomes survive a crash."""
+
+    def once(self, step: str, compute: Callable[[], Outcome]) -> Outcome:
+        """The outcome kept under `step`, or else that of `compute`, kept before it is returned."""
+        ...
+
+    def replies(self) -> Mapping[str, Reply]:
+        """Replies kept so far, by client."""
+        ...
+
+    def keep(self, reply: Reply) -> None:
+        """Keep a reply; the first one of a client counts."""
+        ...
+
+    def seconds(self) -> Mapping[str, float]:
+        """Wall time of each step kept so far."""
+        ...
+
+
+class Ledger(Protocol):
+    """Where privacy is paid for."""
+
+    def reserve(self, run: str, round_number: int, event: GaussianSum) -> float:
+        """Charge the round before it asks anyone; the ε spent with it. Raises `BudgetSpent`."""
+        ...
+
+    def settle(self, run: str, round_number: int, event: GaussianSum) -> None:
+        """Note what was released for a charge."""
+        ...
