@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
@@ -14,6 +15,8 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
 from fedcore.config import Config, load_config
 from fedcore.data.prepare import prepare
 
+hypothesis_settings.register_profile("fedcore", deadline=None)  # a busy machine is no failure
+hypothesis_settings.load_profile("fedcore")
 ROOT = Path(__file__).parent.parent
 SMALL = (
     "run.rounds=3",

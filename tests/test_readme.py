@@ -16,7 +16,11 @@ import pytest
 from fedcore.cli import main
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/own_data.md", "docs/architecture.md", "docs/one_round.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md")),
+)
 PROGRAMS = ("fedcore", "make", "dvc", "python")
 QUICK = ("fedcore data list", "fedcore doctor", "fedcore edge --help")
 

@@ -147,10 +147,10 @@ def survival(updates: Matrix, ranks: Ranks, f: int, rows: Rows | None = None) ->
 def _by_kernel(kernel: Any, block: Any, ranks: Ranks) -> Vector:
     rows = len(block)
     if ranks.nearest is not None:
-        result = kernel.nearest_mean(block, comparators(rows), ranks.nearest)
+        result = kernel.nearest_mean(kernel.as_rows(block), comparators(rows), ranks.nearest)
     else:
         pairs = comparators(rows, ranks.low, ranks.high)
-        result = kernel.ranked_mean(block, pairs, ranks.low, ranks.high)
+        result = kernel.ranked_mean(kernel.as_rows(block), pairs, ranks.low, ranks.high)
     found: Vector = result[0]
     _require_finite(result[1])
     return found

@@ -152,9 +152,11 @@ def lengths_from(updates: Matrix, point: Vector) -> Floats:
     @np.errstate(invalid="ignore")  # what is not finite shows in the sum, and is refused there
     def block(part: Matrix, start: int, stop: int) -> Floats:
         summed: Floats = np.zeros(len(updates))
+        space = _space(part, len(updates) + 1, _PIECE)
         for left in range(0, stop - start, _PIECE):
             inside = slice(left, min(left + _PIECE, stop - start))
-            wide = _centred(part[:, inside], [point[start:stop][inside]], order, kernels(updates))[:-1]
+            beside = [point[start:stop][inside]]
+            wide = _centred(part[:, inside], beside, order, kernels(updates), space)[:-1]
             summed += np.einsum("ij,ij->i", host(wide), host(wide))
         return summed
 
@@ -194,9 +196,11 @@ def _gram(updates: Matrix, extras: Sequence[Vector], order: NDArray[np.intp], ce
     def block(part: Matrix, start: int, stop: int) -> Floats:
         summed: Floats = np.zeros((vectors, vectors))
         beside = [*(extra[start:stop] for extra in extras), centre[start:stop]]
+        space = _space(part, vectors, piece)
         for left in range(0, stop - start, piece):
             inside = slice(left, min(left + piece, stop - start))
-            wide = _centred(part[:, inside], [vector[inside] for vector in beside], order, kernels(updates))
+            given = [vector[inside] for vector in beside]
+            wide = _centred(part[:, inside], given, order, kernels(updates), space)
             summed += host(wide @ wide.T)
         return summed
 
@@ -207,14 +211,20 @@ def _gram(updates: Matrix, extras: Sequence[Vector], order: NDArray[np.intp], ce
     return total
 
 
+def _space(part: Matrix, vectors: int, piece: int) -> Matrix:
+    """Room for pieces in float64, taken once a block: memory that is new is slow."""
+    xp = namespace(part)
+    return xp.empty((vectors, min(piece, part.shape[1])), dtype=xp.float64, device=part.device)
+
+
 def _centred(
-    part: Matrix, beside: list[Vector], order: NDArray[np.intp], kernel: ModuleType | None
+    part: Matrix, beside: list[Vector], order: NDArray[np.intp], kernel: ModuleType | None, space: Matrix
 ) -> Matrix:
-    """A piece of updates and extras minus centre, and of the centre, in float64; `beside` ends with the centre."""
-    xp, rows, centre = namespace(part), len(order), beside[-1]
-    wide = xp.empty((rows + len(beside), part.shape[1]), dtype=xp.float64, device=centre.device)
+    """A piece of updates and extras minus centre, and of the centre, in `space`; `beside` ends with the centre."""
+    rows, centre = len(order), beside[-1]
+    wide = space[:, : part.shape[1]]
     if kernel:
-        kernel.centred(part, order, centre, wide)
+        kernel.centred(kernel.as_rows(part), order, centre, wide)
     else:
         wide[:rows] = part[places(part, order)]
         wide[:rows] -= centre

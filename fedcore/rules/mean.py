@@ -7,6 +7,7 @@ every coordinate in one pass over memory; those whose rounding it leaves open ar
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +81,7 @@ def weighted_mean(
     def work(part: Matrix, start: int, stop: int) -> None:
         terms = Terms(part, used, weights, beside[:, start:stop], extra_weights)
         if kernel:
-            found, unsure = kernel.certified_mean(*terms, float(total))
+            found, unsure = _compiled(kernel, terms, float(total))
         else:
             found, unsure = certified_mean(terms, float(total))
         if len(unsure):
@@ -117,6 +118,15 @@ def certified_mean(terms: Terms, total: float) -> tuple[Vector, NDArray[np.intp]
     quotient, margin = summed / total, sizes / total * ((len(used) + len(beside) + 8) * 2.0**-52)
     below, above = as_float32(quotient - margin), as_float32(quotient + margin)
     return below + np.float32(0), np.flatnonzero(below != above)
+
+
+def _compiled(kernel: ModuleType, terms: Terms, total: float) -> tuple[Vector, NDArray[np.intp]]:
+    """`certified_mean` by its compiled twin."""
+    rows, beside = kernel.as_rows(terms.matrix), kernel.as_rows(terms.beside)
+    found: tuple[Vector, NDArray[np.intp]] = kernel.certified_mean(
+        rows, terms.used, terms.weights, beside, terms.beside_weights, total
+    )
+    return found
 
 
 def _sums(xp: Any, rows: Matrix, weights: Floats) -> tuple[Floats, Floats]:

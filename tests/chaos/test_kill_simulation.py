@@ -18,7 +18,7 @@ from fedcore.store import Store
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(600)]
 KILLS = 10
 SETTINGS = [
-    "run.rounds=12",
+    "run.rounds=30",
     "data.partition.clients=4",
     "tracking.enabled=false",
     "privacy.mode=central",

@@ -12,6 +12,7 @@ from fedcore.errors import BadInput, TooFewClients
 from fedcore.rules import RULES, streaming_mean
 from fedcore.rules.exact import PIECE, ExactSum
 from fedcore.rules.mean import Terms, certified_mean
+from fedcore.rules.numba import as_rows
 from fedcore.rules.numba import certified_mean as compiled_mean
 
 mean = RULES["mean"]
@@ -111,7 +112,8 @@ def test_the_kernel_and_its_twin_certify_alike(span):
     total = float(weights.sum() + 2)
     with np.errstate(invalid="ignore"):
         for function in (compiled_mean, compiled_mean.py_func):
-            found, open_ = function(*terms, total)
+            rows, besides = as_rows(terms.matrix), as_rows(terms.beside)
+            found, open_ = function(rows, used, weights, besides, terms.beside_weights, total)
             twin, twin_open = certified_mean(terms, total)
             sure = np.setdiff1d(np.arange(2980), np.union1d(open_, twin_open))
             assert found[sure].tobytes() == twin[sure].tobytes()

@@ -46,9 +46,9 @@ def test_a_kernel_gives_the_bytes_of_its_numpy_twin(ranks, interpreted):
     ranked = kernels.ranked_mean.py_func if interpreted else kernels.ranked_mean
     nearest = kernels.nearest_mean.py_func if interpreted else kernels.nearest_mean
     if ranks.nearest is None:
-        found, finite = ranked(block, comparators(rows), ranks.low, ranks.high)
+        found, finite = ranked(kernels.as_rows(block), comparators(rows), ranks.low, ranks.high)
     else:
-        found, finite = nearest(block, comparators(rows), ranks.nearest)
+        found, finite = nearest(kernels.as_rows(block), comparators(rows), ranks.nearest)
     assert finite
     assert found.tobytes() == c.by_sorting(block, ranks).tobytes()
 
@@ -60,13 +60,13 @@ def test_small_kernels_read_as_they_run():
     kernels.sort_lanes.py_func(lanes, comparators(5))
     np.testing.assert_array_equal(lanes, expected)
     block = rng.normal(size=(5, 10)).astype(np.float32)
-    assert kernels.load_lanes.py_func(block[:, 2:], 0, lanes)
+    assert kernels.load_lanes.py_func(kernels.as_rows(block[:, 2:]), 0, lanes)
     np.testing.assert_array_equal(lanes[:, :8], block[:, 2:])
     wide = np.empty((2, 4))
-    kernels.centred.py_func(block[:, 2:6], np.array([3, 1]), block[0, 2:6], wide)
+    kernels.centred.py_func(kernels.as_rows(block[:, 2:6]), np.array([3, 1]), block[0, 2:6], wide)
     np.testing.assert_array_equal(wide, block[[3, 1], 2:6].astype(float) - block[0, 2:6])
     summed, sizes = np.zeros(4), np.zeros(4, np.float32)
-    kernels.add_products.py_func(block[:, :7], np.arange(5), np.ones(5), 3, summed, sizes)
+    kernels.add_products.py_func(kernels.as_rows(block[:, :7]), np.arange(5), np.ones(5), 3, summed, sizes)
     np.testing.assert_allclose(summed, block[:, 3:7].sum(axis=0), rtol=1e-5)
     np.testing.assert_allclose(sizes, np.abs(block[:, 3:7]).sum(axis=0), rtol=1e-5)
 
