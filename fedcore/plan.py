@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from math import ceil
 
+import numpy as np
+
 from fedcore.config import CombineConfig, Config, PrivacyConfig
 from fedcore.data.schema import Schema
 from fedcore.errors import PlanRefused, TooFewClients, UnknownName
@@ -11,7 +13,7 @@ from fedcore.local.metrics import summarize
 from fedcore.local.sgd import algorithm
 from fedcore.optimizers import optimizer
 from fedcore.privacy.events import GaussianSum
-from fedcore.rng import generator
+from fedcore.rng import generator, secret_generator
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
 from fedcore.selection import Selection, selection
@@ -39,6 +41,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         seed=config.seed,
         clients=clients,
         draw=chosen.draw,
+        chance=_chance(config),
         max_suspicion=config.cohort.max_suspicion,
         needed=_needed(config, combined),
         weights=weights,
@@ -161,6 +164,18 @@ def _refuse_unprovable(config: Config, combined: Aggregation, clients: int) -> N
             f"privacy.delta {privacy.delta:g} with {clients} clients: δ must stay below 1/{clients}, "
             f"or publishing one client whole would count as private; set privacy.delta below {1 / clients:.2g}"
         )
+
+
+def _chance(config: Config) -> Callable[[str, int], np.random.Generator]:
+    """What cohorts are drawn with: the seed, or for a private release what nobody can know.
+
+    Amplification counts on a secret cohort, and the seed stands in ``params.yaml``. A draw from the
+    seed depends on the run's name: two private runs of one seed must not share their cohorts, or
+    their amplification would not compose.
+    """
+    if config.privacy.mode == "central" and config.privacy.noise == "system":
+        return lambda run, round_number: secret_generator()
+    return lambda run, round_number: generator(config.seed, "cohort", run, round_number)
 
 
 def _normal(privacy: PrivacyConfig, seed: int, run: str) -> Callable[[int], Normal]:

@@ -86,14 +86,10 @@ def run_steps(
 
 
 def select(known: Known) -> Outcome:
-    """Draw the cohort with the server's randomness, and charge the ledger before anyone is asked.
-
-    The draw depends on the run's name: two private runs of one seed must not share their cohorts,
-    or their amplification would not compose.
-    """
+    """Draw the cohort with the server's randomness, and charge the ledger before anyone is asked."""
     state, plan = known.state, known.plan
     asked = trusted(plan.clients, state.suspicion, plan.max_suspicion, plan.needed(len(plan.clients)))
-    cohort = plan.draw(asked, generator(plan.seed, "cohort", state.run, state.round))
+    cohort = plan.draw(asked, plan.chance(state.run, state.round))
     spent = None
     if plan.noise and known.ledger:
         spent = known.ledger.reserve(state.run, state.round, plan.noise.event)

@@ -60,6 +60,20 @@ def test_cohorts_are_drawn_as_named():
     assert sum(sizes) / 400 == pytest.approx(10, abs=4 * (7.5 / 400) ** 0.5)
 
 
+def test_a_private_cohort_cannot_be_computed_from_the_parameters():
+    private = (*PRIVATE, "cohort.sampling=poisson", "cohort.rate=0.5")
+    twice = [plan(*private).chance("r", 0).random(8).tolist() for _ in range(2)]
+    assert twice[0] != twice[1]
+    seeded = [plan(*private, "privacy.noise=seeded").chance("r", 0).random(8).tolist() for _ in range(2)]
+    assert seeded[0] == seeded[1] == generator(1, "cohort", "r", 0).random(8).tolist()
+
+
+def test_runs_and_rounds_of_one_seed_draw_cohorts_of_their_own():
+    chance = plan().chance
+    drawn = {chance(run, number).random() for run in ("a", "b") for number in range(3)}
+    assert len(drawn) == 6
+
+
 @pytest.mark.parametrize(
     ("overrides", "rows"),
     [
