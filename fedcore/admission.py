@@ -20,13 +20,13 @@ def uncalled(reply: Reply, cohort: Sequence[str], kept: Mapping[str, Reply]) -> 
     return {reply.client: "answered twice, the first answer counts"} if reply.client in kept else {}
 
 
-def refusal(reply: Reply, round_number: int, model: Vector) -> str | None:
+def refusal(reply: Reply, round_number: int, model: Vector, digest: str) -> str | None:
     """Why the update of a reply may not be combined in this round, None if it may.
 
-    A reply must belong to the round and start from `model` (d,); its update must be float32 of that
-    shape, and finite.
+    A reply must belong to the round and start from `model` (d,), whose SHA-256 is `digest`; its
+    update must be float32 of that shape, and finite.
     """
-    return _stray(reply, round_number, model) or _unusable(reply.vector, model)
+    return _stray(reply, round_number, digest) or _unusable(reply.vector, model)
 
 
 def noted(replies: Mapping[str, Reply], accepted: Sequence[str]) -> dict[str, str]:
@@ -42,13 +42,13 @@ def noted(replies: Mapping[str, Reply], accepted: Sequence[str]) -> dict[str, st
     return found
 
 
-def _stray(reply: Reply, round_number: int, model: Vector) -> str | None:
+def _stray(reply: Reply, round_number: int, digest: str) -> str | None:
     """Why a reply does not belong to the round."""
     if reply.error is not None:
         return reply.error
     if reply.round not in (None, round_number):
         return f"the update is of round {reply.round}, this is round {round_number}"
-    if reply.model_sha256 not in (None, digest := vector_sha256(model)):
+    if reply.model_sha256 not in (None, digest):
         return f"the update starts from model {reply.model_sha256:.12}, this round's is {digest:.12}"
     return None
 

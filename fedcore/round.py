@@ -116,7 +116,9 @@ def ask(known: Known) -> Outcome:
 def admit(known: Known) -> Outcome:
     """Refuse unusable updates, each with its reason, and note unusual ones; the round goes on."""
     replies, replied = known.journal.replies(), known.facts("ask")["replied"]
-    refused = {c: why for c in replied if (why := refusal(replies[c], known.state.round, known.state.model))}
+    number, model = known.state.round, known.state.model
+    digest = vector_sha256(model)
+    refused = {c: why for c in replied if (why := refusal(replies[c], number, model, digest))}
     accepted = [client for client in replied if client not in refused]
     size = sum(v.nbytes for c in replied if (v := replies[c].vector) is not None)
     unusual = {} if known.plan.noise else noted(replies, accepted)
