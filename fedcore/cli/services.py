@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 Folder = Annotated[Path, typer.Option("--folder", help="Where the services keep everything.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -81,7 +81,8 @@ def status(folder: Folder = Path("demo"), as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(facts))
         return
-    table = Table("service", "runs", "pid", "address", "log")
+    address, log = Column("address", no_wrap=True), Column("log", overflow="fold")
+    table = Table("service", "runs", "pid", address, log)
     for name, one in facts.items():
         table.add_row(
             name, "yes" if one["running"] else "no", str(one["pid"]), str(one["url"] or ""), str(one["log"])

@@ -42,6 +42,20 @@ def folder(tmp_path):
     down(tmp_path / "demo", grace_s=2)
 
 
+def shown(folder: Path, columns: int) -> str:
+    """What ``fedcore status`` prints where lines are that wide."""
+    command = [
+        sys.executable,
+        "-c",
+        "from fedcore.cli import main; main()",
+        "status",
+        "--folder",
+        str(folder),
+    ]
+    width = os.environ | {"COLUMNS": str(columns)}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=width).stdout
+
+
 def test_up_answers_status_shows_it_and_down_leaves_nothing(folder):
     said: list[str] = []
     there = up(folder, EDGE, said.append)
@@ -50,6 +64,7 @@ def test_up_answers_status_shows_it_and_down_leaves_nothing(folder):
     assert there.airflow is None
     assert endpoints(folder) == there
     assert status(folder)["edge"]["running"]
+    assert str(there.edge) in shown(folder, columns=80), "an address that is cut short helps nobody"
     assert any("edge is ready" in line for line in said)
     assert up(folder, EDGE) == there, "what runs is left alone"
     assert down(folder) == ["edge"]
