@@ -64,7 +64,7 @@ def test_up_answers_status_shows_it_and_down_leaves_nothing(folder):
     assert there.airflow is None
     assert endpoints(folder) == there
     assert status(folder)["edge"]["running"]
-    assert str(there.edge) in shown(folder, columns=80), "an address that is cut short helps nobody"
+    assert str(there.edge) in shown(folder, columns=60), "an address that is cut short helps nobody"
     assert any("edge is ready" in line for line in said)
     assert up(folder, EDGE) == there, "what runs is left alone"
     assert down(folder) == ["edge"]
