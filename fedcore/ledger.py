@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from fedcore.errors import BudgetSpent, CorruptState
 from fedcore.privacy.accountant import epsilon
-from fedcore.privacy.events import GaussianSum, event_from_json
+from fedcore.privacy.events import Event, event_from_json, event_tree
 from fedcore.store import METADATA, Store
 from fedcore.types import Json, canonical_json
 
@@ -41,7 +41,7 @@ class PrivacyLedger:
         self.account, self._limit, self._delta = account, limit, delta
         self._engine = store.engine
 
-    def reserve(self, run: str, round_number: int, event: GaussianSum) -> float:
+    def reserve(self, run: str, round_number: int, event: Event) -> float:
         """Charge the round, once; ε of the account with it. Raises `BudgetSpent` and charges nothing."""
         with self._engine.begin() as connection:
             _lock(connection)
@@ -53,19 +53,19 @@ class PrivacyLedger:
             spent = epsilon([*_events(mine), event], self._delta)
             if spent > self._limit:
                 raise BudgetSpent(spent, self._limit, round_number)
-            self._append(connection, entries, run, round_number, "reserve", event.to_json())
+            self._append(connection, entries, run, round_number, "reserve", event_tree(event))
             return spent
 
-    def settle(self, run: str, round_number: int, event: GaussianSum) -> None:
+    def settle(self, run: str, round_number: int, event: Event) -> None:
         """Note that the charge's event was released, once."""
         with self._engine.begin() as connection:
             _lock(connection)
             entries = _chain(connection)
             keys = {(e["account"], e["run"], e["round"], e["kind"]) for e in entries}
             if (self.account, run, round_number, "settle") not in keys:
-                self._append(connection, entries, run, round_number, "settle", event.to_json())
+                self._append(connection, entries, run, round_number, "settle", event_tree(event))
 
-    def affords(self, event: GaussianSum) -> bool:
+    def affords(self, event: Event) -> bool:
         """Whether one more such release would stay within the limit."""
         with self._engine.connect() as connection:
             entries = _chain(connection)
@@ -129,7 +129,7 @@ def _chain(connection: sa.Connection) -> list[dict[str, Json]]:
     return found
 
 
-def _events(reservations: list[dict[str, Json]]) -> list[GaussianSum]:
+def _events(reservations: list[dict[str, Json]]) -> list[Event]:
     return [event_from_json(entry["body"]) for entry in reservations]
 
 

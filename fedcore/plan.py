@@ -17,7 +17,7 @@ from fedcore.rng import generator, secret_generator
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
 from fedcore.selection import Selection, selection
-from fedcore.state import Noise, Plan
+from fedcore.state import Charge, Noise, Plan
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.noise import Normal, seeded_normal, system_normal
 from fedcore.types import Json
@@ -33,7 +33,8 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     chosen = selection(config.cohort)
     combined = _aggregation(config.combine)
     _refuse_too_few(config, len(clients), combined)
-    noise = _noise(config, chosen, combined, len(clients), run)
+    if config.privacy.mode != "none":
+        _refuse_unprovable(config, combined, len(clients))
     equal = config.combine.weights == "equal"
     weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
     algorithm(config.local.algorithm)
@@ -48,7 +49,8 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         guard=client_chain(config.privacy),
         aggregate=combined,
         control=control(config.local, {client: rows[client] for client in clients}, weights),
-        noise=noise,
+        noise=_noise(config, chosen, len(clients), run),
+        charge=_charge(config, chosen),
         optimizer=optimizer(config.server),
         evaluate_every=config.evaluate.every,
         rounds=config.run.rounds,
@@ -116,24 +118,37 @@ def _refuse_too_few(config: Config, clients: int, combined: Aggregation) -> None
         raise TooFewClients(config.cohort.size, clients, "cohort.size")
 
 
-def _noise(config: Config, chosen: Selection, combined: Aggregation, clients: int, run: str) -> Noise | None:
-    """The noise of a private plan, once nothing in it breaks the accountant's assumptions."""
+def _charge(config: Config, chosen: Selection) -> Charge | None:
+    """What each round of a private plan costs."""
     privacy = config.privacy
     if privacy.mode == "none":
         return None
-    _refuse_unprovable(config, combined, clients)
+    event = GaussianSum(privacy.noise_multiplier, chosen.amplifies_at)
+    return Charge(lambda round_number: event, privacy.delta)
+
+
+def _noise(config: Config, chosen: Selection, clients: int, run: str) -> Noise | None:
+    """The noise of a central plan."""
+    privacy = config.privacy
+    if privacy.mode == "none":
+        return None
     rate = chosen.amplifies_at
     return Noise(
-        event=GaussianSum(privacy.noise_multiplier, rate),
-        clip=client_chain(config.privacy).bound(float("inf")),
+        deviation=privacy.noise_multiplier * client_chain(privacy).bound(float("inf")),
         expected_cohort=clients * (1.0 if rate is None else rate),
-        delta=privacy.delta,
         normal=_normal(privacy, config.seed, run),
     )
 
 
 def _refuse_unprovable(config: Config, combined: Aggregation, clients: int) -> None:
+    """Raise `PlanRefused` for what breaks the accountant's assumptions."""
     privacy = config.privacy
+    built = {"mode": "central", "unit": "client", "mechanism": "gaussian", "clipping": "flat"}
+    for key, value in built.items():
+        if getattr(privacy, key) != value:
+            raise PlanRefused(
+                f"privacy.{key} {getattr(privacy, key)} cannot be run yet; set privacy.{key}: {value}"
+            )
     if config.combine.weights != "equal":
         raise PlanRefused(
             "privacy.mode central with combine.weights samples: one large client would move the sum by more than "

@@ -91,8 +91,8 @@ def select(known: Known) -> Outcome:
     asked = trusted(plan.clients, state.suspicion, plan.max_suspicion, plan.needed(len(plan.clients)))
     cohort = plan.draw(asked, plan.chance(state.run, state.round))
     spent = None
-    if plan.noise and known.ledger:
-        spent = known.ledger.reserve(state.run, state.round, plan.noise.event)
+    if plan.charge and known.ledger:
+        spent = known.ledger.reserve(state.run, state.round, plan.charge.event(state.round))
     excluded = [client for client in plan.clients if client not in asked]
     return Outcome({"cohort": list(cohort), "epsilon": spent, "excluded": excluded})
 
@@ -121,7 +121,7 @@ def admit(known: Known) -> Outcome:
     refused = {c: why for c in replied if (why := refusal(replies[c], number, model, digest))}
     accepted = [client for client in replied if client not in refused]
     size = sum(v.nbytes for c in replied if (v := replies[c].vector) is not None)
-    unusual = {} if known.plan.noise else noted(replies, accepted)
+    unusual = {} if known.plan.charge else noted(replies, accepted)
     return Outcome({"accepted": accepted, "refused": refused, "bytes_up": size, "unusual": unusual})
 
 
@@ -188,9 +188,9 @@ def judge(known: Known) -> Outcome:
 
 def record(known: Known) -> Outcome:
     """Settle the charge and gather what every sink will see."""
-    if known.plan.noise and known.ledger:
-        event = known.plan.noise.event
-        known.ledger.settle(known.state.run, known.state.round, event)
+    charge, number = known.plan.charge, known.state.round
+    if charge and known.ledger:
+        known.ledger.settle(known.state.run, number, charge.event(number))
     kept = next_state(known)
     facts = {"model_round": kept.model_round, "best_loss": kept.best_loss}
     return Outcome({**facts, "suspicion": dict(kept.suspicion)})
@@ -204,7 +204,7 @@ STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
 def next_state(known: Known) -> State:
     """The state after the round: the released model if it was kept, else the one before."""
     state, verdict = known.state, known.facts("judge")
-    suspicion = {} if known.plan.noise else _suspicion(known)
+    suspicion = {} if known.plan.charge else _suspicion(known)
     if verdict["verdict"] == "rollback":
         return replace(state, round=state.round + 1, suspicion=suspicion)
     arrays = known.arrays("release")
@@ -231,7 +231,7 @@ def arrays_of(part: str, arrays: Arrays) -> dict[str, Vector]:
 def round_record(known: Known) -> RoundRecord:
     """The round as every sink sees it."""
     state, cohort = known.state, known.facts("select")["cohort"]
-    replied, noise = known.facts("ask")["replied"], known.plan.noise
+    replied, charge = known.facts("ask")["replied"], known.plan.charge
     return RoundRecord(
         run=state.run,
         round=state.round,
@@ -242,7 +242,7 @@ def round_record(known: Known) -> RoundRecord:
         metrics=known.facts("judge")["metrics"],
         client_metrics=known.facts("judge")["client_metrics"],
         epsilon=known.facts("select")["epsilon"],
-        delta=noise.delta if noise else None,
+        delta=charge.delta if charge else None,
         bytes_up=known.facts("admit")["bytes_up"],
         bytes_down=known.facts("ask")["bytes_down"],
         update_norm=known.facts("release")["update_norm"],
@@ -294,8 +294,7 @@ def _guarded(reply: Reply, guard: Transform) -> Vector:
 
 def _noisy_mean(summed: Floats, noise: Noise, round_number: int) -> Vector:
     """(sum + noise) / expected cohort. The divisor is fixed: the actual count is private."""
-    deviation = noise.event.noise_multiplier * noise.clip
-    noisy = add_gaussian(summed, deviation, noise.normal(round_number))
+    noisy = add_gaussian(summed, noise.deviation, noise.normal(round_number))
     return (noisy / noise.expected_cohort).astype(np.float32)
 
 

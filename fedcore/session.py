@@ -88,7 +88,8 @@ class Session:
         """Why no further round follows after `rounds` of them; None if one does."""
         if rounds >= self.config.run.rounds:
             return "all rounds done"
-        if self.plan.noise and self.ledger and rounds and not self.ledger.affords(self.plan.noise.event):
+        charge = self.plan.charge
+        if charge and self.ledger and rounds and not self.ledger.affords(charge.event(rounds)):
             return f"privacy budget spent: one more round would exceed ε = {self.config.privacy.epsilon:g}"
         return None
 

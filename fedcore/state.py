@@ -11,7 +11,7 @@ import numpy as np
 
 from fedcore.local.control import Control
 from fedcore.optimizers import Optimizer
-from fedcore.privacy.events import GaussianSum
+from fedcore.privacy.events import Event
 from fedcore.rules import Aggregation
 from fedcore.transforms.noise import Normal
 from fedcore.types import Arrays, Json, Reply, Transform, Vector
@@ -48,13 +48,19 @@ class State:
 
 
 @dataclass(frozen=True)
+class Charge:
+    """What a round releases, and so costs the population's account, at δ."""
+
+    event: Callable[[int], Event]  # round -> what it releases
+    delta: float
+
+
+@dataclass(frozen=True)
 class Noise:
     """Central differential privacy: what is added to the sum, and what the sum is divided by."""
 
-    event: GaussianSum
-    clip: float
+    deviation: float  # of the noise on each coordinate of the sum
     expected_cohort: float
-    delta: float
     normal: Callable[[int], Normal]  # round -> source of standard normals
 
 
@@ -72,7 +78,8 @@ class Plan:
     guard: Transform  # what the server enforces on each update again
     aggregate: Aggregation
     control: Control | None
-    noise: Noise | None
+    noise: Noise | None  # of central privacy: what the server adds
+    charge: Charge | None  # of any privacy: what each round costs
     optimizer: Optimizer
     evaluate_every: int  # and always after the last of `rounds`
     rounds: int
@@ -104,10 +111,10 @@ class RoundJournal(Protocol):
 class Ledger(Protocol):
     """Where privacy is paid for."""
 
-    def reserve(self, run: str, round_number: int, event: GaussianSum) -> float:
+    def reserve(self, run: str, round_number: int, event: Event) -> float:
         """Charge the round before it asks anyone; the ε spent with it. Raises `BudgetSpent`."""
         ...
 
-    def settle(self, run: str, round_number: int, event: GaussianSum) -> None:
+    def settle(self, run: str, round_number: int, event: Event) -> None:
         """Note what was released for a charge."""
         ...

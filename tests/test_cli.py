@@ -152,6 +152,6 @@ def test_importing_fedcore_is_cheap_and_loads_nothing_heavy():
 def test_public_names_are_there_and_others_are_not():
     import fedcore
 
-    assert fedcore.load_config.__module__ == "fedcore.config"
+    assert fedcore.load_config.__module__ == "fedcore.config.load"
     with pytest.raises(AttributeError, match="nothing_like_it"):
         fedcore.nothing_like_it  # noqa: B018

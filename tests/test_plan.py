@@ -6,6 +6,7 @@ from fedcore.config import load_config
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, PlanRefused, TooFewClients, UnknownName
 from fedcore.plan import build_plan
+from fedcore.privacy.events import GaussianSum
 from fedcore.privacy.statement import statement
 from fedcore.rng import generator
 
@@ -34,12 +35,16 @@ def test_a_privacy_claim_that_cannot_be_proved_is_refused(override, why):
 
 
 def test_noise_knows_sensitivity_divisor_and_event():
-    noise = plan(*PRIVATE, "cohort.sampling=poisson", "cohort.rate=0.25", "privacy.clip=0.5").noise
-    assert noise is not None
-    assert (noise.clip, noise.expected_cohort, noise.event.sampling_rate) == (0.5, 10.0, 0.25)
-    everyone = plan(*PRIVATE).noise
-    assert everyone is not None
-    assert (everyone.expected_cohort, everyone.event.sampling_rate) == (40.0, None)
+    found = plan(*PRIVATE, "cohort.sampling=poisson", "cohort.rate=0.25", "privacy.clip=0.5")
+    assert found.noise is not None
+    assert found.charge is not None
+    assert (found.noise.deviation, found.noise.expected_cohort) == (0.5, 10.0)
+    assert found.charge.event(0) == GaussianSum(1.0, 0.25)
+    everyone = plan(*PRIVATE)
+    assert everyone.noise is not None
+    assert everyone.charge is not None
+    assert everyone.noise.expected_cohort == 40.0
+    assert everyone.charge.event(3) == GaussianSum(1.0, None)
 
 
 def test_weights_are_the_servers_own():

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
-from fedcore.errors import BadConfig, MissingExtra
-from fedcore.privacy.events import GaussianSum
+from fedcore.errors import BadConfig, BadInput, MissingExtra
+from fedcore.privacy.events import Event, GaussianSum
 
 
-def epsilon(events: Iterable[GaussianSum], delta: float) -> float:
+def epsilon(events: Iterable[Event], delta: float) -> float:
     """The ε at `delta` of all `events` together, add-or-remove-one-client; 0 for none.
 
     Koskela et al. 2020, arXiv:1906.03049 (privacy loss distributions), as `dp_accounting` computes it.
@@ -20,7 +20,7 @@ def epsilon(events: Iterable[GaussianSum], delta: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _composed(counts: tuple[tuple[GaussianSum, int], ...], delta: float) -> float:
+def _composed(counts: tuple[tuple[Event, int], ...], delta: float) -> float:
     try:
         import dp_accounting
         from dp_accounting.pld import PLDAccountant
@@ -28,6 +28,8 @@ def _composed(counts: tuple[tuple[GaussianSum, int], ...], delta: float) -> floa
         raise MissingExtra("dp-accounting", "privacy") from None
     accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
     for event, count in counts:
+        if not isinstance(event, GaussianSum):
+            raise BadInput(f"no accountant here covers an event of kind {event.kind}")
         release = dp_accounting.GaussianDpEvent(event.noise_multiplier)
         if event.sampling_rate is not None and event.sampling_rate < 1:
             release = dp_accounting.PoissonSampledDpEvent(event.sampling_rate, release)

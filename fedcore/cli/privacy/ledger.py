@@ -8,10 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
-
-@app.command()
 def ledger(
     workdir: Annotated[Path, typer.Option("--workdir", help="Where the runs lie.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the entries as one JSON list.")] = False,

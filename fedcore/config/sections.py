@@ -1,32 +1,16 @@
-"""params.yaml -> a frozen `Config`; below this file nobody reads a file, a variable or a dict.
+"""The sections of ``params.yaml`` as frozen dataclasses: types, ranges, defaults, and what each key means."""
 
-One file serves the command line, DVC and Airflow. A preset (``params/NAME.yaml``) is laid over
-it key by key, then dotted overrides (``local.lr=0.05``). A key that is not known, or a value
-that is not allowed, is refused with its path.
-"""
-
-import dataclasses
-from collections.abc import Iterable, Mapping
 from dataclasses import field
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from fedcore.errors import BadConfig, BadInput, UnknownName
-
-_CLOSED = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+from fedcore.config.kinds import CLOSED, Count, Name, Positive, Share
+from fedcore.config.privacy import PrivacyConfig
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class RunConfig:
     """How long, under which name, with how many worker processes (0: in this one)."""
 
@@ -35,7 +19,7 @@ class RunConfig:
     workers: Annotated[int, Field(ge=0, le=64)] = 0
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class PartitionConfig:
     """How a set without natural clients is split; ``natural`` takes the client column."""
 
@@ -46,7 +30,7 @@ class PartitionConfig:
     min_rows: Annotated[int, Field(ge=1)] = 10
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class DataConfig:
     """Which data: a name of the catalog, or ``own`` with a path.
 
@@ -66,7 +50,7 @@ class DataConfig:
     partition: PartitionConfig = field(default_factory=PartitionConfig)
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class ChecksConfig:
     """What a site's data must satisfy before it may take part."""
 
@@ -76,7 +60,7 @@ class ChecksConfig:
     docs: bool = True
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class ModelConfig:
     """A built-in model, or a torch module's factory by import path ``package.module:callable``."""
 
@@ -86,7 +70,7 @@ class ModelConfig:
     factory: str | None = None
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class LocalConfig:
     """What a client does with the model it gets.
 
@@ -103,7 +87,7 @@ class LocalConfig:
     batch_size: Annotated[int, Field(ge=1)] = 128
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class CohortConfig:
     """Who is asked each round, and how many must answer.
 
@@ -121,7 +105,7 @@ class CohortConfig:
     max_suspicion: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class CombineConfig:
     """The aggregation rule, and what an update weighs in a mean: its sample count or one.
 
@@ -138,7 +122,7 @@ class CombineConfig:
     mixer_options: dict[str, dict[str, int | float]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class ServerConfig:
     """The server's optimizer on the combined update, and how its rate changes over the rounds.
 
@@ -157,26 +141,7 @@ class ServerConfig:
     period: Annotated[int, Field(ge=1)] = 100
 
 
-@dataclass(frozen=True, config=_CLOSED)
-class PrivacyConfig:
-    """Client-level central differential privacy: clip each update, add noise to the sum.
-
-    `noise_multiplier` is the noise's standard deviation over `clip`. `epsilon` is the budget
-    of `population` at `delta`. `noise` is ``system`` (never repeatable) or, for simulations
-    that must end in the same bytes, ``seeded``.
-    """
-
-    mode: Literal["none", "central"] = "none"
-    unit: Literal["client"] = "client"
-    clip: Positive = 1.0
-    noise_multiplier: Positive = 1.0
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    epsilon: Positive = 8.0
-    population: Name | None = None
-    noise: Literal["system", "seeded"] = "system"
-
-
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class EvaluateConfig:
     """When the model is judged, and when a round is rolled back or training stops.
 
@@ -187,7 +152,7 @@ class EvaluateConfig:
     rollback_factor: Annotated[float, Field(gt=1)] = 3.0
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class Gate:
     """A limit on one metric of a model version."""
 
@@ -196,7 +161,7 @@ class Gate:
     max: float | None = None
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class PromotionConfig:
     """Registered model, gates, and whether a person must approve."""
 
@@ -206,7 +171,7 @@ class PromotionConfig:
     approval: bool = False
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class EdgeConfig:
     """Limits an exported model must keep, and where the signed repository lies."""
 
@@ -216,7 +181,7 @@ class EdgeConfig:
     expires_days: Annotated[int, Field(ge=1)] = 30
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class MonitorConfig:
     """When drift or degradation asks for retraining.
 
@@ -228,7 +193,7 @@ class MonitorConfig:
     max_drop: Positive = 0.03
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class TrackingConfig:
     """Where runs are tracked: an MLflow address, None for a database in the work directory."""
 
@@ -237,7 +202,7 @@ class TrackingConfig:
     enabled: bool = True
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class StoreConfig:
     """Where the journal and the blobs lie: SQLAlchemy and fsspec addresses, None for the work directory."""
 
@@ -245,7 +210,7 @@ class StoreConfig:
     blobs: str | None = None
 
 
-@dataclass(frozen=True, config=_CLOSED)
+@dataclass(frozen=True, config=CLOSED)
 class Config:
     """Everything a run depends on."""
 
@@ -265,124 +230,3 @@ class Config:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
-
-
-_ADAPTER = TypeAdapter(Config)
-
-
-def load_config(
-    path: Path | str | None = None, *, preset: str | None = None, overrides: Iterable[str] = ()
-) -> Config:
-    """The configuration in `path` (``params.yaml`` of this folder if it is there), preset and overrides on top.
-
-    Overrides are ``dotted.key=value`` with the value in YAML. Raises `BadInput` in one sentence.
-    """
-    tree = _read(Path(path)) if path else _read(Path("params.yaml")) if Path("params.yaml").exists() else {}
-    if preset:
-        tree = _overlay(tree, _read(_preset_file(preset, Path(path).parent if path else Path())))
-    for override in overrides:
-        tree = _overlay(tree, _parse_override(override))
-    return config_from(tree)
-
-
-def config_from(tree: Mapping[str, Any]) -> Config:
-    """A validated `Config` from nested mappings."""
-    _refuse_unknown(tree, Config, ())
-    try:
-        return _ADAPTER.validate_python(dict(tree))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadConfig(where, first.get("input"), _sentence(first["msg"])) from None
-
-
-def config_tree(config: Config) -> dict[str, Any]:
-    """`config` as nested JSON values, the inverse of `config_from`."""
-    tree: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
-    return tree
-
-
-def presets(folder: Path = Path()) -> dict[str, Path]:
-    """Names and files of the presets beside the parameters and of those shipped with fedcore."""
-    package = Path(__file__).parent
-    found: dict[str, Path] = {}
-    for place in (package / "presets", package.parent / "params", folder / "params"):
-        found |= {file.stem: file for file in sorted(place.glob("*.yaml"))}
-    return found
-
-
-def _preset_file(name: str, folder: Path) -> Path:
-    known = presets(folder)
-    if name not in known:
-        raise UnknownName("preset", name, known)
-    return known[name]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}; name an existing parameter file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}; mend the file") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise BadInput(
-            f"{path} holds a {type(tree).__name__}, not sections; start it with a key such as 'seed: 1'"
-        )
-    return tree
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise BadInput(f"override {text!r} is not KEY=VALUE; write for example --set local.lr=0.05")
-    try:
-        tree: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise BadInput(f"override {text!r}: the value is not YAML; quote it") from None
-    if isinstance(tree, str):
-        tree = _number(tree)
-    for part in reversed(key.strip().split(".")):
-        tree = {part: tree}
-    result: dict[str, Any] = tree
-    return result
-
-
-def _number(text: str) -> str | float:
-    """YAML 1.1 reads ``1e-5`` as text; a person means the number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _refuse_unknown(tree: Mapping[str, Any], cls: type, path: tuple[str, ...]) -> None:
-    hints = get_type_hints(cls)
-    for key, value in tree.items():
-        where = ".".join((*path, str(key)))
-        if key not in hints:
-            near = get_close_matches(str(key), hints, n=1)
-            known = ".".join((*path, near[0])) if near else ", ".join(hints)
-            raise BadInput(f"unknown parameter {where}; {'nearest known' if near else 'known'}: {known}")
-        inner = next((t for t in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(t)), None)
-        if isinstance(inner, type):
-            for item in value if isinstance(value, (list, tuple)) else (value,):
-                if isinstance(item, Mapping):
-                    _refuse_unknown(item, inner, (*path, str(key)))
-
-
-def _sentence(message: str) -> str:
-    return (
-        message.replace("Input should be", "must be")[:1].lower()
-        + message.replace("Input should be", "must be")[1:]
-    )

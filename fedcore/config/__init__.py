@@ -1,0 +1,53 @@
+"""params.yaml -> a frozen `Config`; below this room nobody reads a file, a variable or a dict.
+
+One file serves the command line, DVC and Airflow. A preset (``params/NAME.yaml``) is laid over
+it key by key, then dotted overrides (``local.lr=0.05``). A key that is not known, or a value
+that is not allowed, is refused with its path.
+"""
+
+from fedcore.config.load import config_from, config_tree, load_config, presets
+from fedcore.config.privacy import PrivacyConfig
+from fedcore.config.sections import (
+    ChecksConfig,
+    CohortConfig,
+    CombineConfig,
+    Config,
+    DataConfig,
+    EdgeConfig,
+    EvaluateConfig,
+    Gate,
+    LocalConfig,
+    ModelConfig,
+    MonitorConfig,
+    PartitionConfig,
+    PromotionConfig,
+    RunConfig,
+    ServerConfig,
+    StoreConfig,
+    TrackingConfig,
+)
+
+__all__ = [
+    "ChecksConfig",
+    "CohortConfig",
+    "CombineConfig",
+    "Config",
+    "DataConfig",
+    "EdgeConfig",
+    "EvaluateConfig",
+    "Gate",
+    "LocalConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "PartitionConfig",
+    "PrivacyConfig",
+    "PromotionConfig",
+    "RunConfig",
+    "ServerConfig",
+    "StoreConfig",
+    "TrackingConfig",
+    "config_from",
+    "config_tree",
+    "load_config",
+    "presets",
+]
