@@ -27,7 +27,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     `TooFewClients` for what cannot be built.
     """
     clients = tuple(sorted(rows))
-    chosen = selection(config.cohort)
+    chosen = selection(config)
     combined = _aggregation(config.combine)
     _refuse_too_few(config, len(clients), combined)
     dimension = None if config.privacy.mode == "none" else _dimension(config, schema, features)

@@ -90,7 +90,7 @@ def select(known: Known) -> Outcome:
     """Draw the cohort with the server's randomness, and charge the ledger before anyone is asked."""
     state, plan = known.state, known.plan
     asked = trusted(plan.clients, state.suspicion, plan.max_suspicion, plan.needed(len(plan.clients)))
-    cohort = plan.draw(asked, plan.chance(state.run, state.round))
+    cohort = plan.draw(asked, plan.chance(state.run, state.round), state.round)
     spent = None
     if plan.charge and known.ledger:
         spent = known.ledger.reserve(state.run, state.round, plan.charge.event(state.round))

@@ -97,7 +97,7 @@ class Plan:
 
     seed: int
     clients: tuple[str, ...]
-    draw: Callable[[Sequence[str], np.random.Generator], tuple[str, ...]]
+    draw: Callable[[Sequence[str], np.random.Generator, int], tuple[str, ...]]  # clients, chance, round
     chance: Callable[[str, int], np.random.Generator]  # run, round -> what the cohort is drawn with
     max_suspicion: float  # above it a client is not asked
     needed: Callable[[int], int]  # cohort size -> replies without which the round fails
