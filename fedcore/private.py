@@ -1,7 +1,7 @@
 """What a privately combined round does differently: clip, count, sum, add noise, move the clipping norm.
 
 Pure functions of the state and the plan, called by the steps of `round.py`. What they are made of
-is decided in `protection.py`.
+is decided in `protection/`.
 """
 
 from collections.abc import Iterable, Mapping

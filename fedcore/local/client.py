@@ -18,7 +18,6 @@ from fedcore.local.sgd import algorithm, training
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm
-from fedcore.transforms.noise import Normal, seeded_normal, system_normal
 from fedcore.types import Json, Reply, Task, Vector, canonical_json
 
 
@@ -84,17 +83,16 @@ class Client:
         noise away. Raises `BadInput` for a round of the run that was answered before, and so for any
         earlier one.
         """
-        privacy, seed = self._config.privacy, self._config.seed
-        normal: Normal = system_normal
+        privacy, rng = self._config.privacy, None
         if privacy.noise == "seeded":
-            normal = seeded_normal(generator(seed, "noise", task.run, task.round, self.name))
+            rng = generator(self._config.seed, "noise", task.run, task.round, self.name)
         elif self._answered.get(task.run, -1) >= task.round:
             raise BadInput(
                 f"client {self.name} answered round {task.round} of run {task.run} before; a second answer would "
                 "show its update under other noise, so ask it in the next round"
             )
         self._answered[task.run] = task.round
-        chain = client_chain(privacy, normal=normal)
+        chain = client_chain(privacy, seeded=rng)
         return chain.apply(update, chain.init(), np.random.default_rng(0))[0]
 
     def _evaluate(self, task: Task) -> Reply:

@@ -41,14 +41,14 @@ def add_gaussian(summed: Floats, deviation: float, normal: Normal) -> Floats:
     return noisy
 
 
-def gaussian(deviation: float, normal: Normal) -> Transform:
-    """What a client does under local privacy: noise of that deviation on each coordinate of its update.
+def adding(add: Callable[[Floats], Floats]) -> Transform:
+    """What a client does under local privacy: `add` puts noise on its update (d,).
 
     Drawn and added in float64, then rounded to float32. The result is a release: its norm has no
-    bound and needs none. Raises `BadConfig` for a deviation that is not finite and above zero.
+    bound and needs none.
     """
 
     def apply(update: Vector, state: Any, rng: np.random.Generator) -> tuple[Vector, Any]:
-        return add_gaussian(update.astype(np.float64), deviation, normal).astype(np.float32), state
+        return add(update.astype(np.float64)).astype(np.float32), state
 
     return Transform(init=lambda: (), apply=apply, bound=lambda incoming: float("inf"))
