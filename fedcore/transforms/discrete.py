@@ -24,11 +24,11 @@ SLACK = 1 + 2.0**-50  # more than what float64 rounds off in a division and a bo
 def discrete_laplace(size: int, scale: Fraction, bits: Bits) -> Integers:
     """`size` integers, each x with probability proportional to ``exp(−|x| / scale)``, exactly.
 
-    Raises `BadInput` for a scale that is not above zero or has terms beyond 2^53. Canonne, Kamath,
-    Steinke 2020, arXiv:2004.00010, algorithm 2.
+    Raises `BadInput` for a scale that is not above zero, exceeds 2^41 or has a numerator beyond 2^53
+    (no float has). Canonne, Kamath, Steinke 2020, arXiv:2004.00010, algorithm 2.
     """
     steps, parts = scale.as_integer_ratio()
-    if not (0 < scale <= WIDEST and steps <= FINEST):
+    if not (0 < scale <= 2 * WIDEST and steps <= FINEST):
         raise BadInput(
             f"noise of scale {_told(scale)} steps does not fit 64-bit integers exactly; use a coarser grid"
         )
@@ -48,10 +48,9 @@ def discrete_laplace(size: int, scale: Fraction, bits: Bits) -> Integers:
 def discrete_gaussian(size: int, variance: Fraction, bits: Bits) -> Integers:
     """`size` integers, each x with probability proportional to ``exp(−x² / (2 · variance))``, exactly.
 
-    The parameter is the variance of the continuous Gaussian; the true one is never larger, and the
-    same for all that can be measured once it is above 1. Raises `BadInput` for one that is not
-    above zero or whose root exceeds 2^40 steps. Canonne, Kamath, Steinke 2020, arXiv:2004.00010,
-    algorithm 3.
+    `variance` is that of the continuous Gaussian; the noise's own is never larger, and practically
+    the same from 1 on. Raises `BadInput` for one that is not above zero or whose root exceeds 2^40
+    steps. Canonne, Kamath, Steinke 2020, arXiv:2004.00010, algorithm 3.
     """
     if not 0 < variance <= WIDEST**2:
         raise BadInput(
@@ -69,9 +68,7 @@ def discrete_gaussian(size: int, variance: Fraction, bits: Bits) -> Integers:
     return gathered(size, propose)
 
 
-def to_grid(
-    update: Vector, step: float, clip: float, *, toward_zero: bool = False
-) -> tuple[Integers, float]:
+def to_grid(update: Vector, step: float, clip: float, *, toward_zero: bool = False) -> tuple[Integers, float]:
     """A clipped update (d,) in whole steps, and the largest norm that can have, in the update's unit.
 
     To the nearest step the L2 norm can grow to ``clip + step · √d / 2``; `toward_zero` it cannot
@@ -80,7 +77,7 @@ def to_grid(
     """
     if not (isfinite(clip) and clip > 0):
         raise BadConfig("privacy.clip", clip, "must be finite and above zero")
-    if not (isfinite(step) and 0 < step and clip / step <= WIDEST):
+    if not (isfinite(step) and step > 0 and clip / step <= WIDEST):
         raise BadInput(f"a grid's step must be above zero and at least clip · 2^-40, got {step!r}")
     scaled = update.astype(np.float64) / step
     length = float(np.sqrt(scaled @ scaled)) * step
@@ -93,7 +90,7 @@ def to_grid(
 
 def exact_sum(rows: Sequence[Integers]) -> Integers:
     """The sum of integer vectors, all of one length. Raises `BadInput` where it could leave 64 bits."""
-    reach = sum(int(max(row.max(), -row.min())) for row in rows if row.size)
+    reach = sum(max(int(row.max()), -int(row.min())) for row in rows if row.size)
     if reach >= LARGEST:
         raise BadInput(f"a sum of up to {reach} steps may leave 64-bit integers; use a coarser grid")
     return np.sum(np.stack(rows), axis=0, dtype=np.int64)

@@ -143,7 +143,12 @@ def test_one_band_is_independent_noise():
 
 @pytest.mark.parametrize(
     ("mechanism", "rounds", "bands", "gain"),
-    [("banded", 256, 8, 2.0), ("banded", 256, 64, 8.0), ("banded", 1024, 1024, 80.0), ("tree", 1024, 1024, 9.0)],
+    [
+        ("banded", 256, 8, 2.0),
+        ("banded", 256, 64, 8.0),
+        ("banded", 1024, 1024, 80.0),
+        ("tree", 1024, 1024, 9.0),
+    ],
 )
 def test_at_equal_privacy_less_noise_stays_in_the_model_than_of_independent_rounds(
     mechanism, rounds, bands, gain
