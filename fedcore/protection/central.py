@@ -44,7 +44,11 @@ def _adaptive(setting: Setting) -> Adaptive:
 
 def _refuse_cohort(setting: Setting) -> None:
     """Raise `PlanRefused` for a way to draw the cohort that the mechanism is not accounted for."""
-    sampling, mechanism, bands = setting.config.cohort.sampling, setting.privacy.mechanism, setting.privacy.bands
+    sampling, mechanism, bands = (
+        setting.config.cohort.sampling,
+        setting.privacy.mechanism,
+        setting.privacy.bands,
+    )
     if sampling == "uniform" and mechanism != "gaussian":
         raise PlanRefused(
             f"cohort.sampling uniform with privacy.mechanism {mechanism}: a cohort of fixed size has another neighbouring "
@@ -52,7 +56,7 @@ def _refuse_cohort(setting: Setting) -> None:
         )
     if mechanism in ("tree", "banded") and not (sampling == "cyclic" or (sampling == "all" and bands == 1)):
         raise PlanRefused(
-            f"privacy.mechanism {mechanism} with cohort.sampling {sampling} and privacy.bands {bands}: its noise is made for "
+            f"privacy.mechanism {mechanism} with cohort.sampling {sampling} and privacy.bands {bands}: the noise is for "
             f"clients that take part at most once in {bands} rounds, and this does not see to it; "
             "set cohort.sampling: cyclic, or all with privacy.bands: 1"
         )

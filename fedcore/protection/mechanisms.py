@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor, inf, log2, sqrt
 
-import numpy as np
-
 from fedcore.errors import CorruptState, PlanRefused
 from fedcore.privacy.events import (
     Covered,
@@ -27,14 +25,15 @@ from fedcore.state import Mechanism
 from fedcore.transforms.chain import chain
 from fedcore.transforms.clip import clip
 from fedcore.transforms.coins import Bits, Integers, seeded_bits, system_bits
-from fedcore.transforms.discrete import discrete_gaussian, from_grid, on_grid
+from fedcore.transforms.discrete import discrete_gaussian, from_grid
+from fedcore.transforms.grid import EXACT, on_grid, whole_steps
 from fedcore.transforms.laplace import add_laplace, clip_l1, seeded_laplace, system_laplace
 from fedcore.transforms.matrix import correlated
 from fedcore.transforms.noise import Normal, seeded_normal, system_normal
 from fedcore.transforms.skellam import skellam
 from fedcore.types import Floats, Transform
 
-_FINE = 20  # a clip is 2^20 to 2^21 steps of the discrete Gaussian's grid: float32 holds each
+_FINE = 20  # a clip is 2^20 to 2^21 steps of the discrete Gaussian's grid: no error of note
 _SKELLAM = 13  # noise of 2^13 to 2^14 steps: its variance stays within what Skellam noise is drawn for
 
 
@@ -100,10 +99,10 @@ def skellam_sum(setting: Setting) -> Parts:
     step = 2.0 ** (floor(log2(multiplier * limit)) - _SKELLAM)
     steps = limit / step
     event = SkellamSum((multiplier * steps) ** 2, min(sqrt(setting.dimension) * steps, steps**2), steps)
-    if steps > 2**24:
+    if len(setting.rows) * steps >= EXACT:
         raise PlanRefused(
             f"privacy.mechanism skellam with privacy.noise_multiplier {multiplier:g}: the grid for so little noise is too "
-            "fine for float32 updates; raise privacy.noise_multiplier"
+            "fine for an exact sum; raise privacy.noise_multiplier"
         )
     return Parts(
         chain(clip(limit), on_grid(step)),
@@ -164,7 +163,7 @@ def normal_of(setting: Setting, purpose: str) -> Callable[[int], Normal]:
 
 
 def _whole(setting: Setting, step: float, draw: Callable[[int, Fraction, Bits], Integers]) -> Mechanism:
-    """Noise in whole steps on a sum of multiples of `step`, which float64 holds exactly.
+    """Noise in whole steps on a sum of multiples of `step`.
 
     `draw` gets the size, the variance in square steps and the source of bits.
     """
@@ -174,10 +173,7 @@ def _whole(setting: Setting, step: float, draw: Callable[[int, Fraction, Bits], 
     ) -> tuple[Floats, Mapping[str, Floats]]:
         rng = setting.seeded("noise", round_number)
         bits = system_bits if rng is None else seeded_bits(rng)
-        steps = total / step
-        if not np.array_equal(steps, np.rint(steps)):
-            raise PlanRefused("a sum that is not on the grid cannot take whole noise; this is a defect, report it")
         noise = draw(total.size, Fraction(deviation / step) ** 2, bits)
-        return from_grid(steps.astype(np.int64) + noise, step), {}
+        return from_grid(whole_steps(total, step) + noise, step), {}
 
     return add
