@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedcore.config import load_config
+from fedcore.config import PrivacyConfig
 from fedcore.state import State
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm
@@ -51,16 +51,14 @@ answers = st.one_of(
 )
 
 
-def sums(private_round, plan, others, one, limit=None):
-    """The sums of a round in which the first client answers `one` and the others are honest."""
-    config = load_config(overrides=("privacy.mode=central", f"privacy.clip={CLIP}"))
+def sums(private_round, plan, first, others, one, limit=None):
+    """The sums of a round in which client `first` answers `one` and the others are honest."""
     sent = {}
-    for client, update in zip(plan.clients[1:], others, strict=True):
-        chain = client_chain(config.privacy, limit)
+    for client, update in zip((c for c in plan.clients if c != first), others, strict=True):
+        chain = client_chain(PrivacyConfig(mode="central", clip=CLIP), limit)
         clipped, _ = chain.apply(update, chain.init(), np.random.default_rng(0))
         sent[client] = Reply(client, {"unclipped": norm(update) <= (limit or CLIP)}, clipped)
     if one is not None:
-        first = plan.clients[0]
         sent[first] = Reply(first, one.facts, one.vector, one.error, one.round)
     model = np.zeros(SIZE, np.float32)
     state = State("r", 0, model, plan.optimizer.init(model), clip=limit)
@@ -68,23 +66,22 @@ def sums(private_round, plan, others, one, limit=None):
 
 
 @pytest.mark.parametrize("name", PLANS)
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_no_client_moves_a_sum_by_more_than_the_noise_is_made_for(name, data, private_plan, private_round):
     """One client is added or removed; replaced, it moves the sum by at most twice as much."""
     plan = private_plan(*PLANS[name], f"privacy.clip={CLIP}", "privacy.noise_multiplier=2")
     assert plan.noise is not None
-    asked = plan.draw(plan.clients, plan.chance("r", 0), 0)
+    first = plan.draw(plan.clients, plan.chance("r", 0), 0)[0]
     others = [data.draw(honest) for _ in plan.clients[1:]]
     limit = data.draw(st.sampled_from([None, 1e-3, 0.5, 1e6])) if name == "adaptive" else None
     at = plan.guard.bound(inf) if limit is None else limit
     one, other = data.draw(answers), data.draw(answers)
     with np.errstate(all="ignore"):
         absent, present, replaced = (
-            sums(private_round, plan, others, answer, limit) for answer in (None, one, other)
+            sums(private_round, plan, first, others, answer, limit) for answer in (None, one, other)
         )
     length = norm_l1 if name == "laplace" else norm
-    assert plan.clients[0] in asked or name == "banded"
     for before, after, often in ((absent, present, 1), (present, replaced, 2)):
         moved = after["sum"] - before["sum"]
         assert length(moved) <= often * at * SLACK
