@@ -40,7 +40,9 @@ def discrete_laplace(size: int, scale: Fraction, bits: Bits) -> Integers:
         # Runs are short of 1,024 but for a chance of exp(−1024): the product stays under 2^63.
         far = (offset + steps * run_length(len(offset), bits)) // parts
         minus = below(2, len(far), bits) == 1
-        return np.where(minus, -far, far)[~(minus & (far == 0))]
+        signed: Integers = np.where(minus, -far, far)
+        kept: Integers = signed[~(minus & (far == 0))]  # or zero would be drawn twice as often
+        return kept
 
     return gathered(size, propose)
 
@@ -93,7 +95,8 @@ def exact_sum(rows: Sequence[Integers]) -> Integers:
     reach = sum(max(int(row.max()), -int(row.min())) for row in rows if row.size)
     if reach >= LARGEST:
         raise BadInput(f"a sum of up to {reach} steps may leave 64-bit integers; use a coarser grid")
-    return np.sum(np.stack(rows), axis=0, dtype=np.int64)
+    total: Integers = np.sum(np.stack(rows), axis=0, dtype=np.int64)
+    return total
 
 
 def from_grid(steps: Integers, step: float) -> Floats:

@@ -109,7 +109,7 @@ def tree(rounds: int, bands: int) -> Correlated:
 
     def step(t: int, z: Floats, memory: Floats) -> tuple[Floats, Floats]:
         gone, after = _replaced(t), memory.copy()
-        after[:gone], after[gone] = 0.0, z
+        after[gone] = z  # smaller nodes are written again before they are read
         return z - memory[:gone].sum(axis=0), after
 
     return Correlated(
