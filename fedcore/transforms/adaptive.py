@@ -10,7 +10,7 @@ from math import exp, sqrt
 from fedcore.errors import PlanRefused
 
 # The norm stays a positive float32 whatever the noise does: bounding what was released costs nothing.
-_LEAST, _MOST = 1e-30, 1e30
+_LEAST, _MOST, _FARTHEST = 1e-30, 1e30, 300.0
 
 
 def vote(arrived: float, limit: float, says_unclipped: bool) -> float:
@@ -29,7 +29,7 @@ def following(limit: float, share: float, quantile: float, rate: float) -> float
 
     ``C · exp(-rate · (share - quantile))``, equation 2 and algorithm 1.
     """
-    return min(max(limit * exp(-rate * (share - quantile)), _LEAST), _MOST)
+    return min(max(limit * exp(min(-rate * (share - quantile), _FARTHEST)), _LEAST), _MOST)
 
 
 def sum_multiplier(joint: float, count_noise: float) -> float:
