@@ -23,7 +23,6 @@ def plan(*overrides: str, rows=ROWS):
     ("override", "why"),
     [
         ("combine.weights=samples", "one large client would move the sum"),
-        ("cohort.sampling=uniform", "another neighbouring relation"),
         ("local.algorithm=scaffold", "would reach other clients without noise"),
         ("privacy.delta=0.5", "δ must stay below 1/40"),
     ],
