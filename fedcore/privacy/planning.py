@@ -162,5 +162,7 @@ def _refuse_nonsense(question: Question) -> None:
 
 
 def _points(rounds: int) -> list[int]:
-    """Numbers of rounds from 1 to `rounds`, evenly spaced, the last always among them."""
-    return sorted({max(1, round(rounds * i / _CURVE_POINTS)) for i in range(1, _CURVE_POINTS + 1)} | {1})
+    """Numbers of rounds from 1 to `rounds`, closer at the start, where ε rises like a root."""
+    return sorted(
+        {max(1, round(rounds * (i / _CURVE_POINTS) ** 2)) for i in range(1, _CURVE_POINTS + 1)} | {1}
+    )

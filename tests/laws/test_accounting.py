@@ -22,6 +22,7 @@ from fedcore.privacy.events import (
     RecordSgd,
     SkellamSum,
 )
+from fedcore.privacy.losses import Losses, epsilon_at
 from fedcore.privacy.pld import gaussian_epsilon
 from fedcore.privacy.rdp import skellam_divergence
 from fedcore.privacy.releases import Skellam, distance_from_gaussian
@@ -99,8 +100,16 @@ def test_composition_of_several_kinds_equals_that_of_the_library():
     assert account.epsilon(1e-5) == pytest.approx(accountant.get_epsilon(1e-5), rel=2e-3)
 
 
+def test_a_loss_that_may_be_infinite_bounds_delta():
+    two = Losses(0.5, -1, np.array([0.3, 0.0, 0.0, 0.6]), 0.1)  # losses -0.5 and 1.0, infinite with 0.1
+    assert epsilon_at(two, 0.05) == math.inf
+    assert epsilon_at(two, 0.9) == 0
+    epsilon = epsilon_at(two, 0.2)
+    assert 0.1 + 0.6 * (1 - math.exp(epsilon - 1)) == pytest.approx(0.2)
+
+
 @given(st.sampled_from([0.02, 0.3, None]), st.floats(0.8, 20), st.integers(1, 400))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_more_rounds_cost_more_and_more_noise_costs_less(rate, noise, rounds):
     once = Account().plus(GaussianSum(noise, rate), rounds).spent(1e-5)
     longer = Account().plus(GaussianSum(noise, rate), 2 * rounds).spent(1e-5)

@@ -170,7 +170,7 @@ def _table(question: Question, found: Answer, facts: dict[str, Json]) -> Table:
         )
     table.add_row(
         "ε over rounds",
-        "  ".join(f"{n}: {cost:.3g}" for n, cost in found.curve[:: len(found.curve) // 5 or 1]),
+        "  ".join(f"{n}: {cost:.3g}" for n, cost in found.curve[:: -(len(found.curve) // 5 or 1)][::-1]),
     )
     return table
 
@@ -229,11 +229,8 @@ def _curve(axes: "Axes", question: Question, found: Answer) -> None:
             color=_ALERT,
         )
     who = f"{question.clients:,} clients, " if question.clients else ""
-    drawn = (
-        "no amplification"
-        if question.sampling == "none"
-        else f"{question.sampling} sampling at {question.rate:g}"
-    )
+    named = {"poisson": "Poisson sampling", "fixed": "fixed cohorts"}.get(question.sampling)
+    drawn = f"{named} at rate {question.rate:g}" if named else "no amplification"
     axes.set_title(
         f"Privacy spent over the rounds\n{who}{drawn}, "
         f"noise multiplier {found.noise_multiplier:.4g}, δ = {question.delta:g}",
