@@ -234,7 +234,7 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
         "rows": rows,
         "left_out": left_out,
         "data": digests,
-        "data_version": data_version(data.digests),
+        "data_version": _data_version(store, digests, data.digests),
         "identity": secrets.token_hex(16),
         "schema": schema_sha256(schema),
     }
@@ -245,12 +245,17 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
     store.create_run(run, body, notes)
 
 
-def data_version(digests: Mapping[str, str]) -> str:
-    """The version of the data of all sites together, those that take no part included.
+def _data_version(store: Store, digests: Mapping[str, str], all_sites: Mapping[str, str]) -> str:
+    """The version of all sites' data together, whose budget a private run spends.
 
-    A run that leaves some of them out must not find a fresh budget for the others.
+    A run that leaves sites out must not find a fresh budget for the others: sites and data that
+    are all in an earlier run of the store have that run's version.
     """
-    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()[:16]
+    for name in store.runs():
+        body = store.run(name)[0]  # type: ignore[index]
+        if digests.items() <= body["data"].items():
+            return str(body["data_version"])
+    return hashlib.sha256(canonical_json(all_sites).encode()).hexdigest()[:16]
 
 
 def _end(record: RoundRecord, stopped: str | None) -> dict[str, Json]:
