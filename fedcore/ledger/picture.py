@@ -62,9 +62,10 @@ def _panel(axes: "Axes", account: AccountSpend) -> None:
     )
     axes.annotate(
         f"limit ε = {account.limit:g}",
-        (0.5, limits[0]),
-        (2, 4),
+        (charges + 0.5, account.limit),
+        (-2, 4),
         textcoords="offset points",
+        ha="right",
         fontsize=9,
     )
     axes.set_xlim(0.5, charges + 0.5)
