@@ -5,6 +5,7 @@ go through the same journal, so one may go on where the other was killed.
 """
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ from fedcore.config import Config, config_tree
 from fedcore.data.features import SiteStatistics, merge
 from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
-from fedcore.errors import BadInput, RunConflict
+from fedcore.errors import BadInput, BudgetSpent, RunConflict
 from fedcore.plan import build_plan
 from fedcore.report import Report, finish_report, open_report
 from fedcore.round import STEPS as ROUND_STEPS
-from fedcore.session import Session, features_tree, held, schema_sha256, seen, session
+from fedcore.session import Session, features_tree, held, ledger_of, schema_sha256, seen, session
 from fedcore.simulation import open_fleet
 from fedcore.store import Store
 from fedcore.types import Json, Reply, RoundRecord, Task, canonical_json
@@ -90,29 +91,40 @@ def advance(workdir: Path, run: str, round_number: int, step: str) -> dict[str, 
 
     Steps before it that are not committed are done first; the round before it must be complete.
     ``record`` also tells the sinks and adds ``done``, ``stopped``, ``metrics`` and ``epsilon``.
+
+    A round that the budget no longer affords is not begun: its facts are those of the end, of the
+    round before it. Raises `BudgetSpent` where there is none.
     """
     if step not in STEPS:
         raise BadInput(f"unknown step {step!r}; known: {', '.join(STEPS)}")
     with held(workdir, run) as opened:
-        facts = dict(opened.advance(round_number, step).facts(step))
+        try:
+            facts = dict(opened.advance(round_number, step).facts(step))
+        except BudgetSpent as spent:
+            if round_number == 0:
+                raise
+            opened.store.note(run, unaffordable_round=round_number)
+            return _end(opened.record(round_number - 1), str(spent))
         if step == "record":
             record = opened.record(round_number)
             deliver(opened, record, open_report(opened))
-            stopped = opened.stopped(round_number + 1)
-            facts |= {"done": stopped is not None, "stopped": stopped}
-            facts |= {"metrics": dict(record.metrics), "epsilon": record.epsilon}
+            facts |= _end(record, opened.stopped(round_number + 1))
     return facts
 
 
 def quorum(workdir: Path, run: str, round_number: int) -> dict[str, Json]:
-    """How many of a round's cohort have replied, how many are needed, and whether that is met."""
+    """How many of a round's cohort have replied, how many are needed, and whether that is met.
+
+    Nobody is waited for in a round that `advance` found unaffordable.
+    """
     with Store.at(workdir) as store:
-        asked = store.read(run, round_number, "ask")
+        asked, found = store.read(run, round_number, "ask"), store.run(run)
         replied = len(store.steps(run, round_number, "reply/"))
+    over = found is not None and found[1].get("unaffordable_round") == round_number
     return {
         "replied": replied,
         "needed": asked[0].facts["needed"] if asked else None,
-        "met": asked is not None,
+        "met": asked is not None or over,
     }
 
 
@@ -147,10 +159,18 @@ def simulate(
 
 
 def train(opened: Session, report: Report) -> Iterator[RoundRecord]:
-    """Records of all rounds, complete ones first, each told to the report once it is committed."""
+    """Records of all rounds, complete ones first, each told to the report once it is committed.
+
+    Ends early where another run has spent what the next round needs. Raises `BudgetSpent` if that is the first.
+    """
     number = 0
     while opened.stopped(number) is None or number < opened.rounds:
-        opened.advance(number)
+        try:
+            opened.advance(number)
+        except BudgetSpent:
+            if number == 0:
+                raise
+            return
         record = opened.record(number)
         deliver(opened, record, report)
         yield record
@@ -205,7 +225,7 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
     features = merge(described.values(), schema, config.data.standardize)
     rows = {client: statistics.rows for client, statistics in described.items()}
     tree = features_tree(features)
-    build_plan(config, rows, schema, tree, run)
+    plan = build_plan(config, rows, schema, tree, run)
     build_model(model_spec(config.model, schema, features))
     digests = {site: data.digests.get(site, "") for site in rows}
     body = {
@@ -214,10 +234,34 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
         "rows": rows,
         "left_out": left_out,
         "data": digests,
+        "data_version": _data_version(store, digests, data.digests),
+        "identity": secrets.token_hex(16),
         "schema": schema_sha256(schema),
     }
+    account = ledger_of(store, config, body)
+    if account and plan.charge:
+        account.require(run, 0, plan.charge.event(0))
     notes = {"config": config_tree(config), "sites": str(data.sites.resolve()), "checks": data.summary}
     store.create_run(run, body, notes)
+
+
+def _data_version(store: Store, digests: Mapping[str, str], all_sites: Mapping[str, str]) -> str:
+    """The version of all sites' data together, whose budget a private run spends.
+
+    A run that leaves sites out must not find a fresh budget for the others: sites and data that
+    are all in an earlier run of the store have that run's version.
+    """
+    for name in store.runs():
+        body = store.run(name)[0]  # type: ignore[index]
+        if digests.items() <= body["data"].items():
+            return str(body["data_version"])
+    return hashlib.sha256(canonical_json(all_sites).encode()).hexdigest()[:16]
+
+
+def _end(record: RoundRecord, stopped: str | None) -> dict[str, Json]:
+    """What the last task of a round is told."""
+    facts: dict[str, Json] = {"done": stopped is not None, "stopped": stopped}
+    return facts | {"metrics": dict(record.metrics), "epsilon": record.epsilon}
 
 
 def _describe(config: Config, data: Prepared, run: str) -> list[Reply]:
@@ -245,7 +289,7 @@ def _result(opened: Session, report: Report) -> Result:
         mlflow_run=report.run_id,
         tracking_url=report.url,
         left_out=opened.body["left_out"],
-        stopped=opened.stopped(len(records)),
+        stopped=opened.stopped(len(records)) or "privacy budget spent when the next round asked for it",
     )
 
 

@@ -33,4 +33,8 @@ def explained(error: Exception, where: str) -> StorageError:
         return CorruptState(
             f"journal {where} is damaged ({cause}); restore it from a copy, it is not made anew"
         )
+    if any(word in cause for word in ("is locked", "lock timeout", "deadlock")):
+        return StorageError(
+            f"journal {where} is held by another process ({cause}); wait for it and give the same command again"
+        )
     return StorageError(f"journal {where}: {cause}; check the address, the folder's rights and free space")

@@ -83,11 +83,20 @@ class BudgetSpent(FedcoreError):
 
     exit_code = 4
 
-    def __init__(self, epsilon: float, limit: float, round_number: int) -> None:
+    def __init__(
+        self,
+        epsilon: float,
+        limit: float,
+        round_number: int,
+        step: str = "raise privacy.epsilon in params.yaml",
+    ) -> None:
         self.epsilon, self.limit, self.round_number = epsilon, limit, round_number
+        other = (
+            f"stop at round {round_number - 1}" if round_number else "add noise (privacy.noise_multiplier)"
+        )
         super().__init__(
             f"privacy budget spent: ε would be {epsilon:.3f} after round {round_number}, limit {limit:g}; "
-            f"raise privacy.epsilon in params.yaml or stop at round {round_number - 1}"
+            f"{step} or {other}"
         )
 
 

@@ -94,8 +94,13 @@ class Session:
         if rounds >= self.config.run.rounds:
             return "all rounds done"
         charge = self.plan.charge
-        if charge and self.ledger and rounds and not self.ledger.affords(charge.event(rounds)):
-            return f"privacy budget spent: one more round would exceed ε = {self.config.privacy.epsilon:g}"
+        if (
+            charge
+            and self.ledger
+            and rounds
+            and not self.ledger.affords(self.name, rounds, charge.event(rounds))
+        ):
+            return f"privacy budget spent: one more round would exceed ε = {self.ledger.limit:g}"
         return None
 
     def trained(self) -> TrainedModel:
@@ -135,7 +140,7 @@ def session(store: Store, run: str) -> Iterator[Session]:
         )
     plan = build_plan(config, body["rows"], schema, body["features"], run)
     with closing(open_fleet(config, sites, plan.clients)) as fleet:
-        yield Session(store, run, config, schema, plan, fleet, _ledger(store, config, body), body, notes)
+        yield Session(store, run, config, schema, plan, fleet, ledger_of(store, config, body), body, notes)
 
 
 @contextmanager
@@ -165,11 +170,27 @@ def features_tree(features: Features) -> Json:
     return json.loads(features.to_json())
 
 
-def _ledger(store: Store, config: Config, body: Mapping[str, Json]) -> PrivacyLedger | None:
-    """The account of the population and its data version; None without privacy."""
+def ledger_of(store: Store, config: Config, body: Mapping[str, Json]) -> PrivacyLedger | None:
+    """The account of the population and its data version, for the run with that body; None without privacy.
+
+    Raises `BadInput` for data of which not every site has a version: nobody could tell later whose
+    budget was spent.
+    """
     privacy = config.privacy
     if privacy.mode == "none":
         return None
-    version = hashlib.sha256(canonical_json(body["data"]).encode()).hexdigest()[:16]
-    account = f"{privacy.population or config.data.name}@{version}"
-    return PrivacyLedger(store, account, limit=privacy.epsilon, delta=privacy.delta)
+    unknown = sorted(site for site, digest in body["data"].items() if not digest)
+    if unknown:
+        raise BadInput(
+            f"the data version of {len(unknown)} sites is not registered ({', '.join(unknown[:3])}), so their budget "
+            "has no account; run the check stage again, it gives each site's data a version"
+        )
+    settings = {name: getattr(privacy, name) for name in ("mode", "mechanism", "clipping", "clip", "noise")}
+    return PrivacyLedger(
+        store,
+        f"{privacy.population or config.data.name}@{body['data_version']}",
+        limit=privacy.epsilon,
+        delta=privacy.delta,
+        identity=body["identity"],
+        settings={**settings, "sampling": config.cohort.sampling},
+    )

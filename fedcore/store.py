@@ -48,7 +48,8 @@ STEPS = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("committed_at", sa.Float, nullable=False),
 )
-VERSION = "1"
+VERSION = "2"
+ONE_MAKER = 0x66656463  # PostgreSQL's advisory lock of who makes the tables
 
 
 class Store:
@@ -63,8 +64,8 @@ class Store:
         self.url = url or f"sqlite:///{workdir / 'journal.db'}"
         try:
             self.engine = open_engine(self.url)
-            METADATA.create_all(self.engine)
             with self.engine.begin() as connection:
+                _create_missing(connection)
                 self.identity = _check(connection, self.url, may_be_new=url is not None)
         except (sa.exc.DatabaseError, sa.exc.ArgumentError) as error:
             raise explained(error, shown(self.url)) from None
@@ -119,7 +120,7 @@ class Store:
 
     def run(self, run: str) -> tuple[dict[str, Json], dict[str, Json]] | None:
         """What the run is (never changes) and notes on it (may), or None if there is no such run."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(sa.select(RUNS).where(RUNS.c.run == run)).one_or_none()
         if row is None:
             return None
@@ -131,7 +132,7 @@ class Store:
 
     def runs(self) -> list[str]:
         """Names of all runs, sorted."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return list(connection.execute(sa.select(RUNS.c.run).order_by(RUNS.c.run)).scalars())
 
     def create_run(self, run: str, body: Mapping[str, Json], notes: Mapping[str, Json]) -> None:
@@ -143,12 +144,12 @@ class Store:
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "notes": canonical_json(notes),
         }
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(sa.insert(RUNS).values(**row))
 
     def note(self, run: str, **notes: Json) -> None:
         """Add to the notes of a run."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             old = connection.execute(sa.select(RUNS.c.notes).where(RUNS.c.run == run)).scalar_one()
             merged = canonical_json({**json.loads(old), **notes})
             connection.execute(sa.update(RUNS).where(RUNS.c.run == run).values(notes=merged))
@@ -158,7 +159,7 @@ class Store:
         query = (
             sa.select(STEPS.c.round).where(STEPS.c.run == run, STEPS.c.step == step).order_by(STEPS.c.round)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return list(connection.execute(query).scalars())
 
     def journal(self, run: str, round_number: int) -> "Journal":
@@ -167,7 +168,7 @@ class Store:
 
     def read(self, run: str, round_number: int, step: str) -> tuple[Outcome, float, float] | None:
         """Outcome, seconds and commit time of a step, checked; None if it is not committed."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute(sa.select(STEPS).where(*_key(run, round_number, step))).one_or_none()
         if row is None:
             return None
@@ -207,7 +208,7 @@ class Store:
             STEPS.c.round == round_number,
             STEPS.c.step.startswith(prefix, autoescape=True),
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {row.step: row.seconds for row in connection.execute(query.order_by(STEPS.c.step))}
 
     def _commit(
@@ -215,7 +216,7 @@ class Store:
     ) -> None:
         row = {"run": run, "round": round_number, "step": step, "facts": facts, "blob": blob}
         row |= {"sha256": _digest(facts, blob), "seconds": seconds, "committed_at": time.time()}
-        with self._writing() as connection:
+        with self.writing() as connection:
             if (
                 connection.execute(sa.select(STEPS.c.step).where(*_key(run, round_number, step))).first()
                 is None
@@ -223,7 +224,8 @@ class Store:
                 connection.execute(sa.insert(STEPS).values(**row))
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection to read with. Raises `StorageError` for what the database says."""
         try:
             with self.engine.connect() as connection:
                 yield connection
@@ -231,7 +233,8 @@ class Store:
             raise explained(error, shown(self.url)) from None
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that is committed whole or not at all. Raises `StorageError`."""
         try:
             with self.engine.begin() as connection:
                 yield connection
@@ -358,6 +361,18 @@ def _create_sqlite(path: Path, blobs: Blobs) -> None:
         raise explained(error, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _create_missing(connection: sa.Connection) -> None:
+    """Make the tables that are not there, with their triggers, in one transaction; one process at a time."""
+    present = set(sa.inspect(connection).get_table_names())
+    if METADATA.tables.keys() <= present:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ONE_MAKER})")
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    METADATA.create_all(connection)
 
 
 def _check(connection: sa.Connection, url: str, *, may_be_new: bool) -> str:

@@ -33,7 +33,8 @@ def everything(workdir: Path, run: str = "a") -> dict[str, str]:
     files = [*sorted((folder / "model").iterdir()), folder / "records.jsonl", folder / "plan.json"]
     found = {str(f.relative_to(workdir)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
     with Store.at(workdir) as store:
-        found["ledger"] = hashlib.sha256(json.dumps(entries(store)).encode()).hexdigest()
+        told = [{k: e[k] for k in ("account", "kind", "run", "round", "body")} for e in entries(store)]
+        found["ledger"] = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     return found
 
 

@@ -1,27 +1,44 @@
 """The journal and the ledger on PostgreSQL, and on disks that are full or read-only."""
 
+import json
 import os
+import random
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from fedcore.coordinator import simulate
-from fedcore.errors import BudgetSpent, StorageError
-from fedcore.ledger import PrivacyLedger, entries
+from fedcore.errors import BudgetSpent, CorruptState, StorageError
+from fedcore.ledger import PrivacyLedger, entries, spending, verified
 from fedcore.privacy.accountant import epsilon
-from fedcore.privacy.events import GaussianSum
+from fedcore.privacy.events import GaussianSum, event_from_json
 from fedcore.store import Store
 
 EVENT = GaussianSum(noise_multiplier=4.0, sampling_rate=None)
 ROUNDS = 6
+MANY = 25
+LIMIT = epsilon([EVENT] * MANY, 1e-5) * 1.0001
+SHARED = (
+    "run.rounds=30",
+    "data.partition.clients=4",
+    "model.hidden=[8]",
+    "tracking.enabled=false",
+    "privacy.mode=central",
+    "privacy.noise_multiplier=4",
+    "privacy.delta=0.01",
+    "privacy.epsilon=3",
+    "combine.weights=equal",
+)
 
 
 def as_its_user(*command: object) -> None:
@@ -89,13 +106,59 @@ def spend(where: tuple[str, str | None], run: str) -> int:
     return charged
 
 
+def spend_wildly(where: tuple[str, str | None], run: str, start: Barrier, seed: int) -> None:
+    """Charge, settle, retry and look in a random order, as often as the one account allows."""
+    chance, charged, settled = random.Random(seed), 0, 0
+    with Store.at(Path(where[0]), where[1]) as store:
+        ledger = PrivacyLedger(store, "population@v1", limit=LIMIT, delta=1e-5, identity=run)
+        start.wait()
+        while True:
+            act = chance.choice(["reserve", "reserve", "settle", "retry", "look"])
+            if act == "reserve":
+                try:
+                    assert ledger.reserve(run, charged, EVENT) <= LIMIT
+                    charged += 1
+                except BudgetSpent:
+                    return
+            elif act == "settle" and settled < charged:
+                ledger.settle(run, settled, EVENT)
+                settled += 1
+            elif act == "retry" and settled < charged:
+                ledger.reserve(run, chance.randrange(settled, charged), EVENT)
+            else:
+                ledger.affords(run, charged, EVENT)
+
+
+def race_wildly(where: tuple[str, str | None]) -> None:
+    """Two processes that begin together: not one round more than the account pays, each charged once."""
+    with Store.at(Path(where[0]), where[1]):
+        pass
+    context = get_context("spawn")
+    start = context.Barrier(2)
+    both = [
+        context.Process(target=spend_wildly, args=(where, run, start, seed))
+        for seed, run in enumerate(["a", "b"])
+    ]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(200)
+    assert [process.exitcode for process in both] == [0, 0]
+    with Store.at(Path(where[0])) as store:
+        found = entries(store)
+    charges = [(entry["run"], entry["round"]) for entry in found if entry["kind"] == "reserve"]
+    assert len(charges) == len(set(charges)) == MANY
+    assert max(entry["body"]["epsilon"] for entry in found if entry["kind"] == "reserve") <= LIMIT
+    assert sum(entry["kind"] == "open" for entry in found) == 1
+
+
 def race(where: tuple[str, str | None]) -> None:
     with Store.at(Path(where[0]), where[1]):
         pass
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         charged = list(pool.map(spend, [where, where], ["a", "b"]))
     with Store.at(Path(where[0])) as store:
-        assert sum(charged) == ROUNDS == len(entries(store))
+        assert sum(charged) == ROUNDS == sum(entry["kind"] == "reserve" for entry in entries(store))
 
 
 @pytest.mark.slow
@@ -106,6 +169,119 @@ def test_two_processes_cannot_overspend_one_account_on_sqlite(tmp_path):
 @pytest.mark.service
 def test_two_processes_cannot_overspend_one_account_on_postgres(tmp_path, postgres):
     race((str(tmp_path), postgres))
+
+
+@pytest.mark.slow
+def test_many_rounds_of_two_processes_in_any_order_on_sqlite(tmp_path):
+    race_wildly((str(tmp_path), None))
+
+
+@pytest.mark.service
+def test_many_rounds_of_two_processes_in_any_order_on_postgres(tmp_path, postgres):
+    race_wildly((str(tmp_path), postgres))
+
+
+@pytest.mark.service
+@pytest.mark.parametrize(
+    "statement", ["UPDATE ledger SET round = 7", "DELETE FROM ledger", "TRUNCATE ledger"]
+)
+def test_postgres_itself_refuses_to_change_an_entry(tmp_path, postgres, statement):
+    with Store.at(tmp_path, postgres) as store:
+        ledger = PrivacyLedger(store, "population@v1", limit=9.0, delta=1e-5)
+        ledger.reserve("a", 0, EVENT)
+        with pytest.raises(sa.exc.DatabaseError, match="append-only"), store.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TRIGGER ledger_no_change ON ledger")
+            connection.exec_driver_sql("UPDATE ledger SET run = 'b' WHERE sequence = 1")
+        with pytest.raises(CorruptState, match="chain breaks at entry 1"):
+            ledger.reserve("a", 1, EVENT)
+
+
+@pytest.mark.service
+def test_a_lock_on_postgres_that_is_not_let_go_ends_in_a_sentence(tmp_path, postgres, monkeypatch):
+    monkeypatch.setattr("fedcore.ledger.chain.LOCK_WAIT_S", 0.1)
+    with Store.at(tmp_path, postgres) as store, Store.at(tmp_path) as other:
+        with other.engine.begin() as connection:
+            connection.exec_driver_sql("LOCK TABLE ledger IN EXCLUSIVE MODE")
+            ledger = PrivacyLedger(store, "population@v1", limit=9.0, delta=1e-5)
+            with pytest.raises(StorageError, match="held by another process .*lock timeout"):
+                ledger.reserve("a", 0, EVENT)
+        assert ledger.reserve("a", 0, EVENT) > 0
+
+
+def command(root: Path, workdir: Path, run: str, *words: str) -> list[str]:
+    """What a process of its own is started with: the command line, or a loop over an Airflow-like `advance`."""
+    options = [word for setting in SHARED for word in ("--set", setting)]
+    main = "from fedcore.cli import main; main()"
+    place = ["--run", run, "--workdir", str(workdir)]
+    return [sys.executable, "-c", main, "simulate", "--preset", "digits", "--json", *place, *options]
+
+
+STEP_BY_STEP = """
+import json, sys
+from pathlib import Path
+from fedcore.config import load_config
+from fedcore.coordinator import STEPS, advance, finish, open_run
+place, settings = Path(sys.argv[1]), sys.argv[2:]
+open_run(load_config(Path("params.yaml"), preset="digits", overrides=settings), place, "tasks")
+number, facts = 0, {"done": False}
+while not facts["done"]:
+    for step in STEPS:
+        facts = advance(place, "tasks", number, step)
+        if facts.get("done"):
+            break
+    number += 1
+finish(place, "tasks")
+print(json.dumps(facts))
+"""
+
+
+def share(root: Path, workdir: Path, url: str | None) -> None:
+    """Two simulations and a training task by task at once, on one store and one account."""
+    with Store.at(workdir, url):
+        pass
+    runs = {
+        "one": command(root, workdir, "one"),
+        "two": command(root, workdir, "two"),
+        "tasks": [sys.executable, "-c", STEP_BY_STEP, str(workdir), *SHARED],
+    }
+    started = {
+        run: subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for run, words in runs.items()
+    }
+    ended = {run: (*process.communicate(timeout=250), process.returncode) for run, process in started.items()}
+    with Store.at(workdir) as store:
+        (account,) = spending(verified(store))
+        rounds = {run: len(store.rounds(run)) for run in store.runs()}
+    for run, (out, err, code) in ended.items():
+        if rounds.get(run):
+            assert code == 0, err
+            assert "privacy budget spent" in json.loads(out.splitlines()[-1])["stopped"]
+        else:
+            assert (code in (1, 4), "privacy budget spent" in err) == (True, True), err
+    assert account.spent <= account.limit
+    assert {run.run: run.charged for run in account.runs} == {run: n for run, n in rounds.items() if n}
+    assert all(run.released == run.charged for run in account.runs)
+    event = event_from_json(verified_events(workdir)[0])
+    total = sum(run.charged for run in account.runs)
+    assert epsilon([event] * total, 0.01) == pytest.approx(account.spent, rel=1e-3)
+    assert epsilon([event] * (total + 1), 0.01) > account.limit, "what could be spent was spent"
+
+
+def verified_events(workdir: Path) -> list[dict[str, object]]:
+    with Store.at(workdir) as store:
+        return [entry["body"]["event"] for entry in entries(store) if entry["kind"] == "reserve"]
+
+
+@pytest.mark.slow
+def test_a_ledger_is_shared_by_three_trainings_at_once_on_sqlite(new_workdir, root):
+    share(root, new_workdir("shared"), None)
+
+
+@pytest.mark.service
+def test_a_ledger_is_shared_by_three_trainings_at_once_on_postgres(new_workdir, root, postgres):
+    share(root, new_workdir("shared"), postgres)
 
 
 @pytest.fixture

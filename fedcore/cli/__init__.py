@@ -36,7 +36,7 @@ def _mount() -> None:
     """Add each room's commands to the app, once."""
     if app.registered_commands or app.registered_groups:
         return
-    from fedcore.cli import compare, data, edge, privacy, registry, robustness, run, services
+    from fedcore.cli import compare, data, edge, privacy, registry, robustness, run, services, verify
 
     run.add_to(app)
     app.registered_commands += registry.app.registered_commands + compare.app.registered_commands
@@ -44,4 +44,5 @@ def _mount() -> None:
     services.add_to(app)
     app.add_typer(data.app, name="data", help="Get, split and check data.")
     app.add_typer(privacy.app, name="privacy", help="What privacy was spent, and by whom.")
+    app.add_typer(verify.app, name="verify")
     app.add_typer(edge.app, name="edge", help="Sign models, and run them on a device.")

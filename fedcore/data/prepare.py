@@ -18,8 +18,8 @@ from fedcore.types import Json, canonical_json
 class Prepared:
     """A folder of sites and the verdict of the checks.
 
-    `left_out` maps a site that failed to its reason, `digests` a site to the keyed digest of its
-    data version, `summary` is what may leave the sites.
+    `left_out` maps a site that failed to its reason, `digests` every site that
+    lies there, asked for or not, to the keyed digest of its data version, `summary` is what may leave the sites.
     """
 
     sites: Path
@@ -48,26 +48,31 @@ def prepare(config: Config, workdir: Path) -> Prepared:
         ingest(config.data, folder / "raw", config.seed)
         partition(folder / "raw", folder / "sites", config.data, config.seed)
         write_whole(stamp, settings.encode())
-    return prepared_at(folder / "sites", None, config, folder / "checks")
+    return prepared_at(folder / "sites", None, config, folder / "checks", workdir / "data" / "keys")
 
 
-def prepared_at(sites: Path, checks: Path | None, config: Config, out: Path | None = None) -> Prepared:
-    """The sites under `sites`, judged by the summary in the file `checks`, or checked now into `out`."""
+def prepared_at(
+    sites: Path, checks: Path | None, config: Config, out: Path | None = None, keys: Path | None = None
+) -> Prepared:
+    """The sites under `sites`, judged by the summary in the file `checks`, or checked now into `out`.
+
+    `keys` holds the sites' own keys: one folder for all ways to prepare the same data, which then
+    have one version.
+    """
     from fedcore.data.checks import check_sites, read_results, summary
 
     if checks is None:
         folder = out or sites.parent / "checks"
-        check_sites(sites, config.checks, folder)
+        check_sites(sites, config.checks, folder, keys)
         checks = folder / "checks.json"
+    judged = read_results(checks)
     results = {
-        site: result
-        for site, result in read_results(checks).items()
-        if not config.data.sites or site in config.data.sites
+        site: result for site, result in judged.items() if not config.data.sites or site in config.data.sites
     }
     return Prepared(
         sites=sites,
         passing=tuple(sorted(site for site, result in results.items() if result.passed)),
         left_out={site: "; ".join(result.reasons) for site, result in results.items() if not result.passed},
-        digests={site: result.digest for site, result in results.items()},
+        digests={site: result.digest for site, result in judged.items()},
         summary=summary(results)["sites"],
     )

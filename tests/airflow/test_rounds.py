@@ -8,6 +8,9 @@ import pytest
 
 from fedcore import coordinator
 from fedcore.errors import BadInput, BudgetSpent, RunBusy, ServiceError, TooFewClients
+from fedcore.ledger import PrivacyLedger, entries
+from fedcore.privacy.events import event_from_json
+from fedcore.store import Store
 
 airflow = pytest.importorskip("airflow")
 from airflow.sdk.definitions.retry_policy import RetryAction  # noqa: E402
@@ -67,6 +70,30 @@ def test_a_round_triggers_the_next_under_a_fixed_name_and_the_last_the_promotion
     decide(run, 1, left)
     assert decide(run, 2, left) == ("federated_promotion", "small__promotion", {"run": "small"})
     assert left["return_value"]["done"] is True
+
+
+def test_a_round_that_another_run_left_no_budget_for_ends_in_the_promotion(workdir, settings, connect, left):
+    connect(workdir)
+    private = (
+        "privacy.mode=central",
+        "privacy.delta=0.01",
+        "privacy.noise_multiplier=2",
+        "combine.weights=equal",
+    )
+    run = coordinator.open_run(settings(*private, "privacy.epsilon=6"), workdir, "private").name
+    assert decide(run, 0, left)[0] == "federated_round"
+    with Store.at(workdir) as store:
+        account = entries(store)[0]["account"]
+        event = event_from_json(entries(store)[1]["body"]["event"])
+        other = PrivacyLedger(store, account, limit=6.0, delta=0.01, identity="other")
+        with pytest.raises(BudgetSpent):
+            for number in range(100):
+                other.reserve("other", number, event)
+    assert step(run, 1, "select")["done"]
+    assert WaitForQuorumOperator(task_id="wait", fed_run=run, fed_round="1").execute({})["met"]
+    assert step(run, 1, "combine", "release")["done"]
+    assert decide(run, 1, left) == ("federated_promotion", "private__promotion", {"run": "private"})
+    assert "privacy budget spent" in left["return_value"]["stopped"]
 
 
 def test_deciding_again_asks_for_the_same_round(run, left):
