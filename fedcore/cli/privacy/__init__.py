@@ -2,7 +2,9 @@
 
 import typer
 
+from fedcore.cli.privacy.audit import audit
 from fedcore.cli.privacy.ledger import ledger
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.command()(ledger)
+app.command()(audit)
