@@ -14,7 +14,7 @@ from fedcore.errors import PlanRefused
 from fedcore.privacy.accountant import epsilon
 from fedcore.redteam.course import Asked, Audited, Course, train
 from fedcore.redteam.enrol import enrolled
-from fedcore.redteam.verdict import Verdict, judged
+from fedcore.redteam.verdict import Verdict, judged, write
 from fedcore.state import Plan
 from fedcore.types import RoundRecord
 
@@ -41,6 +41,30 @@ def run_audit(
         for course in train(replace(audited, plan=change(audited.plan))):
             progress(course.records[-1])
         return conclude(name, audited, course, each, asked.confidence)
+
+
+def audit_and_report(
+    config: Config,
+    workdir: Path,
+    asked: Asked,
+    *,
+    sites: Path | None = None,
+    checks: Path | None = None,
+    picture: Path | None = None,
+    progress: Callable[[RoundRecord], None] = lambda record: None,
+) -> tuple[Verdict, dict[str, str]]:
+    """The verdict, and the files and the MLflow run that tell of it, whether it passed or not.
+
+    Raises what `run_audit` and `fedcore.redteam.verdict.write` raise, and where tracking is on `ServiceError`.
+    """
+    verdict = run_audit(config, workdir, asked, sites=sites, checks=checks, progress=progress)
+    folder = workdir / "runs" / verdict.run / "report"
+    files = write(verdict, folder, picture)
+    if config.tracking.enabled:
+        from fedcore.redteam.tracked import track_audit
+
+        files["mlflow"] = track_audit(config, verdict, folder, workdir)
+    return verdict, files
 
 
 def conclude(name: str, audited: Audited, course: Course, each: int, confidence: float = 0.95) -> Verdict:

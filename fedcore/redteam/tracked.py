@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from fedcore.config import Config, config_tree
+from fedcore.errors import MissingExtra
 from fedcore.redteam.kept import Record
 from fedcore.redteam.matrix import Cell, cell_config, key_of
 from fedcore.redteam.verdict import Verdict
@@ -89,11 +90,15 @@ def track_audit(config: Config, verdict: Verdict, folder: Path, workdir: Path) -
     """Where the audit's run is: the account's ε round by round, the audited rounds' bounds, the files of `folder`.
 
     ``epsilon_claimed`` is the accountant's upper bound, ``epsilon_audited`` the proven lower one, with ``.f_dp`` and
-    ``.gaussian`` those under a hypothesis. Raises `ServiceError` or `StorageError` in seconds if MLflow cannot be reached.
+    ``.gaussian`` those under a hypothesis. Raises `ServiceError` or `StorageError` in seconds if MLflow cannot be
+    reached, `MissingExtra` if it is not installed.
     """
-    from mlflow.entities import Metric, RunTag
+    try:
+        from mlflow.entities import Metric, RunTag
 
-    from fedcore.tracking.mlflow import answers, open_tracking
+        from fedcore.tracking.mlflow import answers, open_tracking
+    except ImportError:
+        raise MissingExtra("mlflow", "tracking") from None
 
     tags = {"fed.audit": "passed" if verdict.passed else "failed", "fed.audit.commitment": verdict.commitment}
     asked = {"canaries": verdict.canaries, "guesses": verdict.guesses, "sight": verdict.sight}

@@ -89,7 +89,9 @@ def a_tenth_of_the_noise(plan):
 
 def noise_for_the_mean(plan):
     """The deviation that the mean would need, on the sum."""
-    return replace(plan, noise=replace(plan.noise, deviation=plan.noise.deviation / plan.noise.expected_cohort))
+    return replace(
+        plan, noise=replace(plan.noise, deviation=plan.noise.deviation / plan.noise.expected_cohort)
+    )
 
 
 def client_chosen_weights(plan):

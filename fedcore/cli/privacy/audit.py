@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedcore.cli.run import AsJson, Override, Params, Preset, Workdir
+from fedcore.cli.run import AsJson, Override, Params, Preset, ShownRounds, Workdir
 from fedcore.redteam.verdict import WORDS, Verdict
 
 
@@ -55,23 +55,15 @@ def audit(
 
         fedcore privacy audit --preset digits-private --sees final --picture audit.png
     """
-    from fedcore.cli.run import ShownRounds
     from fedcore.config import load_config
-    from fedcore.redteam.audit import run_audit
+    from fedcore.redteam.audit import audit_and_report
     from fedcore.redteam.course import Asked
     from fedcore.redteam.verdict import as_json as facts_of
-    from fedcore.redteam.verdict import write
 
     config = load_config(params, preset=preset, overrides=override or ())
     asked = Asked(canaries, guesses, seed, confidence, sees)
     with ShownRounds(config, Console(stderr=True)) as show:
-        verdict = run_audit(config, workdir, asked, sites=sites, progress=show)
-    folder = workdir / "runs" / verdict.run / "report"
-    files = write(verdict, folder, picture)
-    if config.tracking.enabled:
-        from fedcore.redteam.tracked import track_audit
-
-        files["mlflow"] = track_audit(config, verdict, folder, workdir)
+        verdict, files = audit_and_report(config, workdir, asked, sites=sites, picture=picture, progress=show)
     _show(verdict, files)
     if as_json:
         hidden = ("scores", "included")
