@@ -74,11 +74,10 @@ def audit(
 
 def _show(verdict: Verdict, files: dict[str, str]) -> None:
     console = Console(highlight=False, width=None if Console().is_terminal else 110)
-    table = Table(f"ε at δ = {verdict.delta:g}", "", "bound", box=SIMPLE_HEAD)
-    table.add_row(f"{verdict.upper:.3f}", "≥", f"accountant, {verdict.rounds} rounds")
+    table = Table(f"at δ = {verdict.delta:g}", "bound", box=SIMPLE_HEAD)
+    table.add_row(f"ε ≤ {verdict.upper:.3f}", f"accountant, {verdict.rounds} rounds")
     for name, value in verdict.lower.items():
-        colour = "red" if name in verdict.exceeding else None
-        table.add_row(f"{value:.3f}", "≤", WORDS[name], style=colour)
+        table.add_row(f"ε ≥ {value:.3f}", WORDS[name], style="red" if name in verdict.exceeding else None)
     console.print(table)
     console.print(
         f"canaries     {verdict.canaries}, {sum(verdict.included)} of them took part; "
