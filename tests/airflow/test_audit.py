@@ -63,9 +63,9 @@ def test_a_failed_audit_fails_the_task_for_good(workdir, connect, root):
     run_audit(
         config,
         workdir,
-        Asked(200),
+        Asked(100),
         change=lambda plan: replace(plan, noise=replace(plan.noise, normal=lambda number: np.zeros)),
     )
     with pytest.raises(AuditFailed, match="the training leaks") as failed:
-        task("200").execute({})
+        task("100").execute({})
     assert task_defaults()["retry_policy"].evaluate(failed.value, 1, 3).action is RetryAction.FAIL
