@@ -1,12 +1,14 @@
-"""Start a federated training: check each site's data, open the run, trigger its first round.
+"""Start a federated training: check each site's data, open the run, audit it if asked, trigger its first round.
 
 Fill in the form, or send the same keys as ``conf`` over the REST API. A run that exists already
-under that name goes on where it was; other settings under the same name are refused.
+under that name goes on where it was; other settings under the same name are refused. An audit trains
+the same settings with canaries first; one that fails ends the DAG run, and no round begins.
 """
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, Param
 
+from fedcore.airflow.audit import AuditOperator
 from fedcore.airflow.names import ROUND_DAG, round_run_id
 from fedcore.airflow.retry import task_defaults
 from fedcore.airflow.training import CheckSitesOperator, OpenRunOperator
@@ -34,6 +36,13 @@ PARAMS = {
         title="Summary of checks",
         description="Empty: the data are checked now.",
     ),
+    "audit": Param(
+        0,
+        type="integer",
+        minimum=0,
+        title="Canaries of a privacy audit",
+        description="0: none. An audit costs the population's account what the training does.",
+    ),
 }
 
 with DAG(
@@ -50,6 +59,11 @@ with DAG(
         sites="{{ ti.xcom_pull(task_ids='check_sites')['sites'] }}",
         checks="{{ ti.xcom_pull(task_ids='check_sites')['checks'] }}",
     )
+    audited = AuditOperator(
+        task_id="audit",
+        sites="{{ ti.xcom_pull(task_ids='check_sites')['sites'] }}",
+        checks="{{ ti.xcom_pull(task_ids='check_sites')['checks'] }}",
+    )
     run = "{{ ti.xcom_pull(task_ids='open_run')['run'] }}"
     first_round = TriggerDagRunOperator(
         task_id="first_round",
@@ -59,4 +73,4 @@ with DAG(
         logical_date=None,
         skip_when_already_exists=True,
     )
-    checked >> opened >> first_round
+    checked >> opened >> audited >> first_round

@@ -15,7 +15,8 @@
     ├── ServiceError             6   a server, a port or a program is not there
     ├── GateRefused              7   a model may not be promoted
     ├── BundleRefused            8   a signed bundle does not hold what it claims
-    └── MissingExtra             9   a library of an optional part is not installed
+    ├── MissingExtra             9   a library of an optional part is not installed
+    └── AuditFailed             10   canaries show that more leaks than the accountant says
 
 A message says what was wrong, the value seen and the next step, in one sentence.
 """
@@ -147,3 +148,16 @@ class MissingExtra(FedcoreError):
 
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(f"{library} is not installed; run: pip install 'fedcore-mlops[{extra}]'")
+
+
+class AuditFailed(FedcoreError):
+    """A lower bound on ε exceeds the upper one."""
+
+    exit_code = 10
+
+    def __init__(self, lower: float, upper: float, bound: str, confidence: float) -> None:
+        self.lower, self.upper = lower, upper
+        super().__init__(
+            f"privacy audit failed: at {confidence:.1%} confidence the training leaks ε ≥ {lower:.3f} ({bound}), but its "
+            f"accountant says ε ≤ {upper:.3f}; trust no ε of this pipeline until clip, noise and sampling were checked"
+        )

@@ -24,6 +24,7 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": name,
                 "python-modules": [
                     "fedcore.airflow.training",
+                    "fedcore.airflow.audit",
                     "fedcore.airflow.rounds",
                     "fedcore.airflow.promotion",
                     "fedcore.airflow.rollout",

@@ -15,6 +15,7 @@ FINAL = [
     "GateRefused",
     "BundleRefused",
     "MissingExtra",
+    "AuditFailed",
 ]
 
 

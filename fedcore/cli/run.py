@@ -64,7 +64,7 @@ def simulate(
 
     config = load_config(params, preset=preset, overrides=override or ())
     name = run or config.run.name or preset or "run"
-    with _Progress(config, Console(stderr=True)) as show:
+    with ShownRounds(config, Console(stderr=True)) as show:
         result = train(config, workdir, name, sites, progress=show)
     facts = {**asdict(result), "model_dir": str(result.model_dir)}
     print_result(facts, workdir)
@@ -126,7 +126,7 @@ def _size(count: object) -> str:
     return f"{value:.4g} TB"
 
 
-class _Progress:
+class ShownRounds:
     """A bar on a terminal, a line a round elsewhere: rounds, metric, ε, time left."""
 
     def __init__(self, config: Config, console: Console) -> None:
@@ -143,7 +143,7 @@ class _Progress:
         self._console, self._rounds = console, config.run.rounds
         self._task = self._bar.add_task("data and checks", total=config.run.rounds)
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "ShownRounds":
         self._bar.start()
         return self
 
@@ -151,6 +151,7 @@ class _Progress:
         self._bar.stop()
 
     def __call__(self, record: RoundRecord) -> None:
+        """Show a round that is done."""
         words = _words(record)
         self._bar.update(self._task, completed=record.round + 1, description=words)
         if not self._console.is_terminal:

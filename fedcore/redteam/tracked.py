@@ -1,4 +1,4 @@
-"""The matrix in MLflow: a run for each cell, with its score round by round; telling twice changes nothing."""
+"""The matrix in MLflow, a run a cell, and an audit, a run by itself; telling twice changes nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -6,9 +6,13 @@ from pathlib import Path
 from statistics import fmean
 
 from fedcore.config import Config, config_tree
+from fedcore.errors import MissingExtra
 from fedcore.redteam.kept import Record
 from fedcore.redteam.matrix import Cell, cell_config, key_of
+from fedcore.redteam.verdict import Verdict
 from fedcore.types import Json
+
+_AT_ONCE = 1000  # numbers in one batch, as MLflow allows
 
 
 def track(
@@ -80,3 +84,40 @@ def _points(records: Sequence[Record]) -> list[tuple[str, float, int]]:
         values = [r.numbers[name] for r in records if r.numbers[name] is not None]
         found += [(name, fmean(values), last)] if values else []
     return [*found, ("stopped", float(sum(r.numbers["stopped"] is not None for r in records)), last)]
+
+
+def track_audit(config: Config, verdict: Verdict, folder: Path, workdir: Path) -> str:
+    """Where the audit's run is: the account's ε round by round, the audited rounds' bounds, the files of `folder`.
+
+    ``epsilon_claimed`` is the accountant's upper bound, ``epsilon_audited`` the proven lower one, with ``.f_dp`` and
+    ``.gaussian`` those under a hypothesis. Raises `ServiceError` or `StorageError` in seconds if MLflow cannot be
+    reached, `MissingExtra` if it is not installed.
+    """
+    try:
+        from mlflow.entities import Metric, RunTag
+
+        from fedcore.tracking.mlflow import answers, open_tracking
+    except ImportError:
+        raise MissingExtra("mlflow", "tracking") from None
+
+    tags = {"fed.audit": "passed" if verdict.passed else "failed", "fed.audit.commitment": verdict.commitment}
+    asked = {"canaries": verdict.canaries, "guesses": verdict.guesses, "sight": verdict.sight}
+    params = {**config_tree(config), "audit": {**asked, "confidence": verdict.confidence}}
+    run = open_tracking(config.tracking, workdir, verdict.run, params, tags, [], verdict.commitment[:16])
+    last, at = verdict.rounds - 1, round(verdict.at * 1000)
+    numbers = [Metric("epsilon", value, at, number) for number, value in enumerate(verdict.spent)]
+    found = {
+        "delta": verdict.delta,
+        "epsilon_claimed": verdict.upper,
+        "epsilon_audited": verdict.lower["one_run"],
+        **{f"epsilon_audited.{name}": value for name, value in verdict.lower.items() if name != "one_run"},
+        **verdict.metrics,
+    }
+    numbers += [Metric(name, value, at, last) for name, value in found.items()]
+    with answers(run.uri):
+        for start in range(0, len(numbers), _AT_ONCE):
+            run.client.log_batch(run.run_id, numbers[start : start + _AT_ONCE])
+        run.client.log_batch(run.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    run.log_files(folder, "report")
+    run.finish()
+    return run.url

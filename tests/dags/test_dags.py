@@ -65,6 +65,19 @@ def test_the_tasks_of_a_round_take_every_step_of_the_library_once(dags):
     assert (*taken, "record") == STEPS
 
 
+def test_no_round_begins_before_the_audit_that_was_asked_for(dags):
+    dag = dags["federated_training"]
+    assert [task.task_id for task in dag.topological_sort()] == [
+        "check_sites",
+        "open_run",
+        "audit",
+        "first_round",
+    ]
+    assert dag.get_task("first_round").upstream_task_ids == {"audit"}
+    assert dag.get_task("first_round").trigger_rule == "all_success"
+    assert dag.params["audit"] == 0, "an audit costs budget: nobody gets one without asking"
+
+
 @pytest.mark.parametrize("name", sorted(DAGS))
 def test_every_task_is_tried_again_when_that_may_help(dags, name):
     for task in dags[name].tasks:

@@ -1,0 +1,47 @@
+"""The task that audits a private training before it begins: canaries against the accountant's ε."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Context
+
+from fedcore.airflow.rounds import Facts
+from fedcore.airflow.training import TrainingOperator
+
+
+class AuditOperator(TrainingOperator):
+    """Trains the form's settings with as many canaries as the form asks for; 0, or no privacy: nothing is done.
+
+    The population's account is charged, as for any training. Leaves the bounds and where the report lies. Raises
+    `AuditFailed`, which is final: what comes after it never starts.
+    """
+
+    template_fields: Sequence[str] = (*TrainingOperator.template_fields, "canaries")
+
+    def __init__(self, *, canaries: str | int = "{{ params.audit }}", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.canaries = canaries
+
+    def execute(self, context: Context) -> Facts:
+        """``{"audited", "passed", "lower", "upper", "delta", "report"}``, or ``{"audited": False, "why"}``."""
+        config, asked = self.config(), int(self.canaries)
+        if not asked or config.privacy.mode == "none":
+            why = "it was not asked for" if config.privacy.mode != "none" else "privacy.mode is none"
+            return {"audited": False, "why": why}
+        from fedcore.redteam.audit import audit_and_report
+        from fedcore.redteam.course import Asked
+
+        sites = Path(self.sites) if self.sites else None
+        checks = Path(self.checks) if self.checks else None
+        workdir = self.hook.place.workdir
+        verdict, files = audit_and_report(config, workdir, Asked(asked), sites=sites, checks=checks)
+        verdict.require()
+        return {
+            "audited": True,
+            "passed": verdict.passed,
+            "lower": dict(verdict.lower),
+            "upper": verdict.upper,
+            "delta": verdict.delta,
+            "report": files["page"],
+        }

@@ -1,0 +1,132 @@
+"""Canaries enrolled among a population's clients: data, features, plan, journal and account of an audited training."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from fedcore.adapters.model import build_model, model_spec
+from fedcore.config import Config, config_tree
+from fedcore.data.features import SiteStatistics, merge
+from fedcore.data.prepare import Prepared, prepare, prepared_at
+from fedcore.data.schema import Schema
+from fedcore.errors import BadInput, RunConflict
+from fedcore.ledger import PrivacyLedger
+from fedcore.plan import build_plan
+from fedcore.redteam.canary import Canaries, CanaryFleet
+from fedcore.redteam.course import Asked, Audited
+from fedcore.rng import generator
+from fedcore.simulation import open_fleet
+from fedcore.state import State
+from fedcore.store import Store
+from fedcore.types import Fleet, Json, Task, canonical_json
+
+_NOT_THE_TRAINING = ("checks", "promotion", "edge", "monitor", "tracking", "store")
+
+
+@contextmanager
+def enrolled(
+    config: Config, workdir: Path, asked: Asked, sites: Path | None = None, checks: Path | None = None
+) -> Iterator[tuple[str, Audited]]:
+    """The name of the audit and its training, entered in the store or found again, held for this process.
+
+    `sites` and `checks` are those of `fedcore.coordinator.open_run`. Raises what `build_plan` raises, `RunBusy`
+    where another process audits the same, `RunConflict` where the data are others than when it began.
+    """
+    name = audit_name(config, asked)
+    with ExitStack() as held:
+        store = held.enter_context(Store.at(workdir, config.store.url, config.store.blobs))
+        held.enter_context(store.lock(name))
+        data = prepared_at(sites, checks, config) if sites else prepare(config, workdir)
+        fleet = held.enter_context(closing(open_fleet(config, data.sites, data.passing)))
+        statistics, left_out = _described(fleet, name, data)
+        canaries = Canaries(asked.canaries, _secret(store, name, asked), asked.sight)
+        schema = Schema.load(data.sites)
+        features = merge(statistics.values(), schema, config.data.standardize)
+        rows = {client: found.rows for client, found in statistics.items()}
+        body = {
+            "audit": {**asdict(asked), "commitment": canaries.commitment},
+            "config": _training(config),
+            "features": json.loads(features.to_json()),
+            "rows": {**rows, **dict.fromkeys(canaries.names, 1)},
+            "left_out": left_out,
+            "data": {site: data.digests.get(site, "") for site in rows},
+            "schema": hashlib.sha256(schema.to_json().encode()).hexdigest(),
+        }
+        plan = build_plan(config, body["rows"], schema, body["features"], name)
+        model = build_model(model_spec(config.model, schema, features)).init(generator(plan.seed, "init"))
+        canaries.directions(model.size)
+        _enter(
+            store, name, body, {"config": config_tree(config), "sites": str(data.sites.resolve())}, canaries
+        )
+        start = State(name, 0, model, plan.optimizer.init(model), rule=plan.aggregate.initial(model))
+        yield (
+            name,
+            Audited(
+                plan=plan,
+                start=start,
+                fleet=CanaryFleet(fleet, canaries, config.privacy.clip),
+                canaries=canaries,
+                scale=(plan.noise.expected_cohort if plan.noise else 1.0)
+                / config.privacy.clip
+                / config.server.lr,
+                journal=lambda number: store.journal(name, number),
+                committed_at=lambda number: store.journal(name, number).committed_at("record"),
+                account=_account(store, config, body["data"]),
+            ),
+        )
+
+
+def audit_name(config: Config, asked: Asked) -> str:
+    """The audit's name in the store: equal for equal settings, so that one that was killed is found again."""
+    text = canonical_json({"settings": _training(config), "asked": asdict(asked)})
+    return f"audit-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _training(config: Config) -> dict[str, Json]:
+    return {key: value for key, value in config_tree(config).items() if key not in _NOT_THE_TRAINING}
+
+
+def _described(fleet: Fleet, name: str, data: Prepared) -> tuple[dict[str, SiteStatistics], dict[str, str]]:
+    """What each client says of its features, and who was left out and why. Raises `BadInput` for nobody."""
+    found: dict[str, SiteStatistics] = {}
+    left_out = dict(data.left_out)
+    for reply in sorted(fleet.ask(Task("describe", name, -1), fleet.clients), key=lambda r: r.client):
+        if reply.error is None:
+            found[reply.client] = SiteStatistics.from_json(canonical_json(reply.facts["statistics"]))
+        else:
+            left_out[reply.client] = reply.error
+    if not found:
+        raise BadInput("no site's data can be used; mend the data or the checks in params.yaml")
+    return found, left_out
+
+
+def _secret(store: Store, name: str, asked: Asked) -> str:
+    """What coins and directions are made from: the seed that was asked for, else what nobody can know."""
+    if asked.seed is not None:
+        return f"seed {asked.seed}"
+    found = store.run(name)
+    return secrets.token_hex(16) if found is None else str(found[1]["canaries"])
+
+
+def _enter(
+    store: Store, name: str, body: Mapping[str, Json], notes: Mapping[str, Json], canaries: Canaries
+) -> None:
+    """Enter the audit, its commitment for all to see. Raises `RunConflict` if it was begun on something else."""
+    found = store.run(name)
+    if found is None:
+        store.create_run(name, body, {**notes, "canaries": canaries.secret})
+    elif found[0] != json.loads(canonical_json(body)):
+        raise RunConflict(
+            f"{name} was begun on other data than there are now; put them back, or give another --seed or --workdir"
+        )
+
+
+def _account(store: Store, config: Config, data: Mapping[str, Json]) -> PrivacyLedger:
+    """The account that trainings of this population and data version draw on: an audit is one of them."""
+    version = hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
+    name = f"{config.privacy.population or config.data.name}@{version}"
+    return PrivacyLedger(store, name, limit=config.privacy.epsilon, delta=config.privacy.delta)
