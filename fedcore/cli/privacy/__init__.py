@@ -2,7 +2,11 @@
 
 import typer
 
+from fedcore.cli.privacy.inversion import inversion
 from fedcore.cli.privacy.ledger import ledger
+from fedcore.cli.privacy.membership import membership
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.command()(ledger)
+app.command()(membership)
+app.command()(inversion)
