@@ -46,7 +46,7 @@ class Recovered:
     after: float
 
 
-def dlg(sight: Sight, rng: np.random.Generator, steps: int = 20) -> Recovered:
+def dlg(sight: Sight, rng: np.random.Generator, steps: int = 50) -> Recovered:
     """Pictures by L-BFGS on the squared distance of gradients, `steps` times 20 evaluations."""
     descent = _Descent(sight, rng)
     optimizer = torch.optim.LBFGS([descent.guess], lr=1.0, max_iter=_CALLS, line_search_fn="strong_wolfe")
@@ -64,7 +64,7 @@ def dlg(sight: Sight, rng: np.random.Generator, steps: int = 20) -> Recovered:
 
 
 def inverting(
-    sight: Sight, rng: np.random.Generator, steps: int = 600, smooth: float = 1e-3, lr: float = 0.05
+    sight: Sight, rng: np.random.Generator, steps: int = 600, smooth: float = 1e-3, lr: float = 0.1
 ) -> Recovered:
     """Pictures by `steps` of Adam on signs, 1 - cosine of the gradients plus `smooth` times total variation."""
     descent = _Descent(sight, rng)
@@ -75,15 +75,14 @@ def inverting(
         for _ in range(steps):
             optimizer.zero_grad()
             angle = 1 - torch.nn.functional.cosine_similarity(descent.gradient(), descent.seen, dim=0)
-            loss = angle + smooth * _variation(descent.guess)
+            loss = angle + smooth * _variation(descent.pictures())
             loss.backward()
             descent.noted(loss)
             assert descent.guess.grad is not None, "the loss depends on the guess"
             descent.guess.grad.sign_()
             optimizer.step()
             schedule.step()
-            with torch.no_grad():
-                descent.guess.clamp_(0, 1)
+            descent.put_into_range()
     return descent.best()
 
 
@@ -96,8 +95,8 @@ class _Descent:
         self._names = [name for name, _ in self._module.named_parameters()]
         self._center, self._unit = (torch.tensor(a, dtype=torch.float32) for a in (sight.center, sight.unit))
         self._labels = torch.tensor(sight.labels)
-        shape = (len(sight.labels), *sight.center.shape)
-        first = np.clip(0.5 + 0.25 * rng.standard_normal(shape), 0, 1)
+        # Searched where the model sees it, as pixels that hardly vary are magnified there.
+        first = rng.standard_normal((len(sight.labels), *sight.center.shape))
         self.guess = torch.tensor(first, dtype=torch.float32, requires_grad=True)
         seen = torch.tensor(-sight.update / (sight.lr * sight.steps), dtype=torch.float32)
         self._length = seen.norm().clamp_min(1e-12)
@@ -107,7 +106,7 @@ class _Descent:
 
     def gradient(self) -> torch.Tensor:
         """The mean gradient (d,) of the client's steps over the guess, in the measure of `seen`."""
-        rows = (self.guess - self._center) / self._unit
+        rows = self.guess
         start: list[Any] = [p.detach().requires_grad_() for p in self._module.parameters()]
         now = start
         for _ in range(self._sight.steps):
@@ -117,6 +116,16 @@ class _Descent:
             now = [p - self._sight.lr * slope for p, slope in zip(now, slopes, strict=True)]
         moved = torch.cat([(a - b).reshape(-1) for a, b in zip(start, now, strict=True)])
         return moved / (self._sight.lr * self._sight.steps * self._length)
+
+    def pictures(self) -> torch.Tensor:
+        """The guess as pictures, not yet cut to [0, 1]."""
+        return self.guess * self._unit + self._center
+
+    def put_into_range(self) -> None:
+        """Cut the guess to what pictures in [0, 1] can be."""
+        with torch.no_grad():
+            low, high = -self._center / self._unit, (1 - self._center) / self._unit
+            self.guess.copy_(torch.minimum(torch.maximum(self.guess, low), high))
 
     def noted(self, loss: torch.Tensor) -> torch.Tensor:
         """`loss`, remembered with the guess if it is the least so far."""
@@ -129,8 +138,8 @@ class _Descent:
     def best(self) -> Recovered:
         """The guess with the least loss."""
         assert self._first is not None, "at least one step was taken"
-        pictures = self._kept.clamp(0, 1).numpy().astype(np.float64)
-        return Recovered(pictures, self._first, self._least)
+        found = self._kept.numpy().astype(np.float64) * self._sight.unit + self._sight.center
+        return Recovered(np.clip(found, 0, 1), self._first, self._least)
 
 
 def _variation(pictures: torch.Tensor) -> torch.Tensor:

@@ -16,8 +16,8 @@ import numpy as np
 
 from fedcore.adapters.model import Training
 from fedcore.config import Config
-from fedcore.data.federated import SiteData, load_site
 from fedcore.data.features import Features
+from fedcore.data.federated import SiteData, load_site
 from fedcore.errors import BadInput, MissingExtra
 from fedcore.local.sgd import algorithm
 from fedcore.redteam.analytic import distinct, first_layer_rows, labels
@@ -170,7 +170,7 @@ def _searched(
         raise MissingExtra(str(error.name), "torch") from None
     model, lr = scene.arena.model, scene.arena.config.local.lr
     sight = Sight(model, scene.start, seen, lr, scene.steps, scene.center, scene.unit, known)  # type: ignore[arg-type]
-    search, long = (dlg, 20) if attack == "DLG" else (inverting, 600)
+    search, long = (dlg, 50) if attack == "DLG" else (inverting, 600)
     recovered = search(sight, rng, max(1, round(long * effort)))
     return recovered.pictures, recovered.after / max(recovered.before, 1e-30)
 

@@ -47,16 +47,17 @@ def blind(scenes: Sequence[Scene]) -> float:
 
 
 def write(scenes: Sequence[Scene], found: Sequence[Rebuilt], folder: Path, title: str) -> dict[str, str]:
-    """The files by kind. Raises `StorageError`, and `ModuleNotFoundError` without matplotlib."""
-    text, picture = as_markdown(scenes, found, title), draw(scenes, found, title)
-    return write_report(folder, "inversion", as_json(scenes, found), text, picture)
+    """The files by kind. Raises `StorageError`, and `MissingExtra` without matplotlib."""
+    text = as_markdown(scenes, found, title)
+    return write_report(folder, "inversion", as_json(scenes, found), text, lambda: draw(scenes, found, title))
 
 
 def as_markdown(scenes: Sequence[Scene], found: Sequence[Rebuilt], title: str) -> str:
     """One table, and how to read it."""
     lines = [f"# Gradient inversion: {title}", ""]
     lines += [
-        f"{len(scenes)} clients, each with {len(scenes[0].pictures)} pictures and {scenes[0].steps} local steps; "
+        f"{_plural(len(scenes), 'client')}, {_plural(len(scenes[0].pictures), 'picture')} and "
+        f"{_plural(scenes[0].steps, 'local step')} each; "
         "the attacker is the server and sees one update of the untrained model.",
         f"Guessing the mean picture of other clients has {blind(scenes):.1f} dB; from about {_SEEN:g} dB a picture is "
         "recognised at sight.",
@@ -79,10 +80,10 @@ def draw(scenes: Sequence[Scene], found: Sequence[Rebuilt], title: str) -> "Figu
     batch = len(scenes[0].pictures)
     wide = 1.9 + len(attacks) * (0.55 * batch + 0.5)
     figure = Figure(figsize=(max(wide, 7.0), 1.3 + 0.74 * (len(names) + 1)), dpi=110, layout="constrained")
-    steps = f"{scenes[0].steps} local step{'s' if scenes[0].steps > 1 else ''}"
+    steps = _plural(scenes[0].steps, "local step")
     figure.suptitle(
         f"What the server rebuilds from one update: {title}, batch of {batch}, {steps}\n"
-        f"under each strip its mean PSNR over {len(scenes)} clients, dB; a blind guess has {blind(scenes):.1f}",
+        f"under each strip its mean PSNR over {_plural(len(scenes), 'client')}, dB; a blind guess has {blind(scenes):.1f}",
         x=0.01,
         ha="left",
         fontsize=11,
@@ -114,3 +115,7 @@ def _strip(axes: "Axes", pictures: Floats) -> None:
 
 def _named(axes: "Axes", name: str) -> None:
     axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+
+
+def _plural(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

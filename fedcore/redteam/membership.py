@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.config import Config
-from fedcore.data.federated import load_site, split
 from fedcore.data.features import Features
+from fedcore.data.federated import load_site, split
 from fedcore.data.prepare import prepare
 from fedcore.errors import BadInput, UnknownName
 from fedcore.plan import build_plan
@@ -52,8 +52,8 @@ def _central(noise: float) -> tuple[str, ...]:
 DEFENCES: Mapping[str, Defence] = {
     "none": Defence((), "nothing"),
     "clipping": Defence(_central(_NO_NOISE), "nothing: no noise hides what clipped updates say"),
-    "noise": Defence(_central(0.1), "the unit is the client; so little noise proves next to nothing"),
-    "central": Defence(_central(1.0), "the unit is the client: a record is covered with all of its client"),
+    "central-0.1": Defence(_central(0.1), "the unit is the client; so little noise proves next to nothing"),
+    "central-1": Defence(_central(1.0), "the unit is the client: a record is covered with all of its client"),
 }
 
 
@@ -106,7 +106,9 @@ def train_shadows(
     Raises `BadInput` for fewer than `LEAST` or for a regression, and what `build_plan` raises.
     """
     if count < LEAST:
-        raise BadInput(f"membership inference needs at least {LEAST} shadow models, got {count}; ask for more")
+        raise BadInput(
+            f"membership inference needs at least {LEAST} shadow models, got {count}; ask for more"
+        )
     config = replace(
         config,
         data=replace(config.data, test_fraction=0.5),

@@ -37,7 +37,9 @@ def as_json(found: Sequence[Membership]) -> Json:
 
 def write(found: Sequence[Membership], folder: Path, title: str) -> dict[str, str]:
     """The files by kind. Raises `StorageError`, and `MissingExtra` without matplotlib."""
-    return write_report(folder, "membership", as_json(found), as_markdown(found, title), draw(found, title))
+    return write_report(
+        folder, "membership", as_json(found), as_markdown(found, title), lambda: draw(found, title)
+    )
 
 
 def as_markdown(found: Sequence[Membership], title: str) -> str:
@@ -47,8 +49,8 @@ def as_markdown(found: Sequence[Membership], title: str) -> str:
     lines += [
         f"{len(shadows.phi)} federated models a defence, {shadows.phi.shape[1]} records, each in about half of the models; "
         "every model attacked by the others.",
-        "A blind guess has a true positive rate (TPR) equal to the false positive rate (FPR) and a balanced accuracy of 0.5.",
-        "Intervals are Wilson's at 95 %, as if trials were independent: models share records, so they are rather too narrow.",
+        "A blind guess has a true positive rate (TPR) equal to the false positive rate (FPR), and balanced accuracy 0.5.",
+        "Intervals are Wilson's at 95 %, as if trials were independent; models share records, so they are too narrow.",
         "",
     ]
     header = ["defence", "ε", "accuracy", "on members", "attack"]
@@ -57,7 +59,12 @@ def as_markdown(found: Sequence[Membership], title: str) -> str:
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for one in found:
         for name, curve in one.curves.items():
-            cells = [one.defence, spent(one), f"{one.shadows.accuracy:.3f}", f"{one.shadows.train_accuracy:.3f}"]
+            cells = [
+                one.defence,
+                spent(one),
+                f"{one.shadows.accuracy:.3f}",
+                f"{one.shadows.train_accuracy:.3f}",
+            ]
             cells += [name, *(interval(power) for power in curve.powers)]
             cells += [f"{curve.balanced_accuracy:.3f}", f"{curve.auc:.3f}"]
             lines.append("| " + " | ".join(cells) + " |")
@@ -73,8 +80,14 @@ def interval(power: Power) -> str:
 
 def spent(one: Membership) -> str:
     """ε of a model under the defence, in words where there is none."""
-    shadows = one.shadows
-    return "none" if shadows.epsilon is None else f"{shadows.epsilon:.3g} (δ {shadows.delta:g})"
+    epsilon = one.shadows.epsilon
+    if epsilon is None:
+        return "no ε"
+    return (
+        f"{epsilon:,.0f} (δ {one.shadows.delta:g})"
+        if epsilon >= 10
+        else f"{epsilon:.2f} (δ {one.shadows.delta:g})"
+    )
 
 
 def draw(found: Sequence[Membership], title: str) -> "Figure":
@@ -121,8 +134,10 @@ def _bars(axes: "Axes", found: Sequence[Membership]) -> None:
             axes.errorbar(share, at, xerr=errors, color="#333", lw=1, capsize=2)
             axes.plot([100 * power.rate] * 2, [at - high / 2, at + high / 2], color="black", lw=1.5)
             text = f"{share:.2f} %  at FPR {100 * power.rate:g} %"
-            axes.annotate(text, (100 * power.high, at), (6, 0), textcoords="offset points", va="center", fontsize=9)
-    names = [f"{one.defence}\nε {spent(one)}\naccuracy {one.shadows.accuracy:.2f}" for one in found]
+            axes.annotate(
+                text, (100 * power.high, at), (6, 0), textcoords="offset points", va="center", fontsize=9
+            )
+    names = [f"{one.defence}\n{_claimed(one)}\naccuracy {one.shadows.accuracy:.2f}" for one in found]
     axes.set_yticks(range(len(found)), names)
     axes.invert_yaxis()
     widest = max(100 * power.high for one in found for power in one.curves[SHOWN].powers)
@@ -132,10 +147,17 @@ def _bars(axes: "Axes", found: Sequence[Membership]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _claimed(one: Membership) -> str:
+    return spent(one) if one.shadows.epsilon is None else f"ε {spent(one)}"
+
+
 def _curve(one: Membership, name: str) -> Json:
     curve = one.curves[name]
     return {
-        "tpr_at": {f"{power.rate:g}": {"tpr": power.tpr, "low": power.low, "high": power.high} for power in curve.powers},
+        "tpr_at": {
+            f"{power.rate:g}": {"tpr": power.tpr, "low": power.low, "high": power.high}
+            for power in curve.powers
+        },
         "members": curve.powers[0].members,
         "strangers": curve.powers[0].strangers,
         "balanced_accuracy": curve.balanced_accuracy,

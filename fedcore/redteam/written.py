@@ -2,21 +2,30 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcore.blobs import write_whole
-from fedcore.errors import StorageError
+from fedcore.errors import MissingExtra, StorageError
 from fedcore.types import Json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_report(folder: Path, name: str, facts: Json, text: str, picture: "Figure") -> dict[str, str]:
-    """The files by kind: ``NAME.json``, ``NAME.md``, ``NAME.png``. Raises `StorageError`."""
+def write_report(
+    folder: Path, name: str, facts: Json, text: str, draw: Callable[[], "Figure"]
+) -> dict[str, str]:
+    """The files by kind: ``NAME.json``, ``NAME.md``, ``NAME.png``.
+
+    Raises `StorageError`, and `MissingExtra` without matplotlib.
+    """
     buffer = io.BytesIO()
-    picture.savefig(buffer, format="png")
+    try:
+        draw().savefig(buffer, format="png")
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "tracking") from None
     contents = {
         "json": (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode(),
         "report": text.encode(),

@@ -31,7 +31,9 @@ def inversion(
     effort: Annotated[float, typer.Option(help="How long the searches go on; 1 is the default.")] = 1.0,
     override: Override = None,
     params: Params = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn; default: the parameters'.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything that is drawn; default: the parameters'.")
+    ] = None,
     workdir: Annotated[
         Path, typer.Option("--workdir", help="Where everything the command writes goes.")
     ] = Path("runs/inversion"),

@@ -23,14 +23,18 @@ def membership(
     defences: Annotated[
         str | None, typer.Option(help="Names with commas between; default: all of them.")
     ] = None,
-    shadows: Annotated[int, typer.Option(help="Federated models a defence; each is attacked by the others.")] = 32,
+    shadows: Annotated[
+        int, typer.Option(help="Federated models a defence; each is attacked by the others.")
+    ] = 32,
     shared_variance: Annotated[
         bool | None,
         typer.Option(help="One variance for all records; default: with fewer than 64 shadows."),
     ] = None,
     override: Override = None,
     params: Params = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is drawn; default: the parameters'.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything that is drawn; default: the parameters'.")
+    ] = None,
     workdir: Annotated[
         Path, typer.Option("--workdir", help="Where everything the command writes goes.")
     ] = Path("runs/membership"),
@@ -46,7 +50,7 @@ def membership(
 
         fedcore privacy membership
 
-        fedcore privacy membership --defences none,central --shadows 64 -S local.epochs=5
+        fedcore privacy membership --defences none,central-1 --shadows 64 -S local.epochs=5
 
         fedcore privacy membership --seed 7 --json --picture membership.png
     """
@@ -59,7 +63,8 @@ def membership(
     names = list(DEFENCES) if defences is None else [name.strip() for name in defences.split(",")]
     given = [*(override or ()), *([] if seed is None else [f"seed={seed}"])]
     configs = {
-        name: load_config(params, preset=preset, overrides=[*given, *defence(name).overrides]) for name in names
+        name: load_config(params, preset=preset, overrides=[*given, *defence(name).overrides])
+        for name in names
     }
     with counted() as bar:
         task = bar.add_task("shadows", total=shadows * len(configs))
@@ -89,7 +94,9 @@ def _show(found: "list[Membership]", files: dict[str, str]) -> None:
     table = Table(*heads, box=SIMPLE_HEAD)
     for one in found:
         for name, curve in one.curves.items():
-            first = (one.defence, spent(one), f"{one.shadows.accuracy:.3f}") if name == "online" else ("", "", "")
+            first = (
+                (one.defence, spent(one), f"{one.shadows.accuracy:.3f}") if name == "online" else ("", "", "")
+            )
             rest = (*(interval(power) for power in curve.powers), f"{curve.balanced_accuracy:.3f}")
             table.add_row(*first, name, *rest)
     console.print(table)
