@@ -46,7 +46,7 @@ class Recovered:
     after: float
 
 
-def dlg(sight: Sight, rng: np.random.Generator, steps: int = 50) -> Recovered:
+def dlg(sight: Sight, rng: np.random.Generator, steps: int = 30) -> Recovered:
     """Pictures by L-BFGS on the squared distance of gradients, `steps` times 20 evaluations."""
     descent = _Descent(sight, rng)
     optimizer = torch.optim.LBFGS([descent.guess], lr=1.0, max_iter=_CALLS, line_search_fn="strong_wolfe")
@@ -59,12 +59,12 @@ def dlg(sight: Sight, rng: np.random.Generator, steps: int = 50) -> Recovered:
 
     with threadpool_limits(1):
         for _ in range(steps):
-            optimizer.step(closure)  # type: ignore[no-untyped-call]
+            optimizer.step(closure)
     return descent.best()
 
 
 def inverting(
-    sight: Sight, rng: np.random.Generator, steps: int = 600, smooth: float = 1e-3, lr: float = 0.1
+    sight: Sight, rng: np.random.Generator, steps: int = 400, smooth: float = 1e-3, lr: float = 0.1
 ) -> Recovered:
     """Pictures by `steps` of Adam on signs, 1 - cosine of the gradients plus `smooth` times total variation."""
     descent = _Descent(sight, rng)
@@ -76,7 +76,7 @@ def inverting(
             optimizer.zero_grad()
             angle = 1 - torch.nn.functional.cosine_similarity(descent.gradient(), descent.seen, dim=0)
             loss = angle + smooth * _variation(descent.pictures())
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             descent.noted(loss)
             assert descent.guess.grad is not None, "the loss depends on the guess"
             descent.guess.grad.sign_()
@@ -115,7 +115,8 @@ class _Descent:
             slopes = torch.autograd.grad(loss, now, create_graph=True)
             now = [p - self._sight.lr * slope for p, slope in zip(now, slopes, strict=True)]
         moved = torch.cat([(a - b).reshape(-1) for a, b in zip(start, now, strict=True)])
-        return moved / (self._sight.lr * self._sight.steps * self._length)
+        mean: torch.Tensor = moved / (self._sight.lr * self._sight.steps * self._length)
+        return mean
 
     def pictures(self) -> torch.Tensor:
         """The guess as pictures, not yet cut to [0, 1]."""

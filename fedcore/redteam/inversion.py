@@ -170,7 +170,7 @@ def _searched(
         raise MissingExtra(str(error.name), "torch") from None
     model, lr = scene.arena.model, scene.arena.config.local.lr
     sight = Sight(model, scene.start, seen, lr, scene.steps, scene.center, scene.unit, known)  # type: ignore[arg-type]
-    search, long = (dlg, 50) if attack == "DLG" else (inverting, 600)
+    search, long = (dlg, 30) if attack == "DLG" else (inverting, 400)
     recovered = search(sight, rng, max(1, round(long * effort)))
     return recovered.pictures, recovered.after / max(recovered.before, 1e-30)
 

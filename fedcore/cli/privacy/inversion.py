@@ -23,7 +23,7 @@ def inversion(
     ] = "digits",
     batch: Annotated[int, typer.Option(help="Pictures a client trains on.")] = 4,
     steps: Annotated[int, typer.Option(help="Local steps, each over all of them.")] = 1,
-    victims: Annotated[int, typer.Option(help="Clients whose numbers are averaged.")] = 3,
+    victims: Annotated[int, typer.Option(help="Clients whose numbers are averaged.")] = 2,
     clip: Annotated[float, typer.Option(help="Norm to which the clipping defences clip an update.")] = 0.1,
     attacks: Annotated[
         str, typer.Option(help="Of first layer, DLG, inverting; commas between.")
