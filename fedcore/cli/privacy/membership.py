@@ -25,7 +25,7 @@ def membership(
     ] = None,
     shadows: Annotated[
         int, typer.Option(help="Federated models a defence; each is attacked by the others.")
-    ] = 32,
+    ] = 12,
     shared_variance: Annotated[
         bool | None,
         typer.Option(help="One variance for all records; default: with fewer than 64 shadows."),
