@@ -119,13 +119,18 @@ class Memory:
 def open_arena(config: Config, workdir: Path, liars: int) -> Arena:
     """The clients of `config`, `liars` of them hostile. Raises `BadInput` unless a majority is honest."""
     prepared = prepare(config, workdir)
-    fleet = SerialFleet(prepared.sites, prepared.passing, config)
+    return arena_at(config, prepared.sites, prepared.passing, liars)
+
+
+def arena_at(config: Config, sites: Path, clients: tuple[str, ...], liars: int) -> Arena:
+    """The same over prepared folders of `sites`, whatever seed they were made with."""
+    fleet = SerialFleet(sites, clients, config)
     if not 0 <= 2 * liars < len(fleet.clients):
         raise BadInput(
             f"{liars} liars among {len(fleet.clients)} clients: no rule survives half of them; "
             "ask for fewer liars or more clients"
         )
-    schema = Schema.load(prepared.sites)
+    schema = Schema.load(sites)
     described = {r.client: r.facts for r in fleet.ask(Task("describe", "trial", -1), fleet.clients)}
     statistics = [
         SiteStatistics.from_json(canonical_json(facts["statistics"])) for facts in described.values()
@@ -135,7 +140,7 @@ def open_arena(config: Config, workdir: Path, liars: int) -> Arena:
     model = build_model(model_spec(config.model, schema, features))
     rows = {client: int(facts["rows"]) for client, facts in described.items()}
     hostile = draw_hostile(fleet.clients, liars, config.seed)
-    return Arena(config, prepared.sites, schema, json.loads(tree), rows, fleet, hostile, model)
+    return Arena(config, sites, schema, json.loads(tree), rows, fleet, hostile, model)
 
 
 def run_trial(

@@ -10,3 +10,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.command()(ledger)
 app.command()(plan)
 app.command()(audit)
+from fedcore.cli.privacy.inversion import inversion
+from fedcore.cli.privacy.membership import membership
+app.command()(membership)
+app.command()(inversion)
