@@ -17,6 +17,7 @@ from fedcore.data.features import SiteStatistics, merge
 from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, BudgetSpent, RunConflict
+from fedcore.ledger import data_version
 from fedcore.plan import build_plan
 from fedcore.report import Report, finish_report, open_report
 from fedcore.round import STEPS as ROUND_STEPS
@@ -234,7 +235,7 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
         "rows": rows,
         "left_out": left_out,
         "data": digests,
-        "data_version": _data_version(store, digests, data.digests),
+        "data_version": data_version(store, digests, data.digests),
         "identity": secrets.token_hex(16),
         "schema": schema_sha256(schema),
     }
@@ -243,19 +244,6 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
         account.require(run, 0, plan.charge.event(0))
     notes = {"config": config_tree(config), "sites": str(data.sites.resolve()), "checks": data.summary}
     store.create_run(run, body, notes)
-
-
-def _data_version(store: Store, digests: Mapping[str, str], all_sites: Mapping[str, str]) -> str:
-    """The version of all sites' data together, whose budget a private run spends.
-
-    A run that leaves sites out must not find a fresh budget for the others: sites and data that
-    are all in an earlier run of the store have that run's version.
-    """
-    for name in store.runs():
-        body = store.run(name)[0]  # type: ignore[index]
-        if digests.items() <= body["data"].items():
-            return str(body["data_version"])
-    return hashlib.sha256(canonical_json(all_sites).encode()).hexdigest()[:16]
 
 
 def _end(record: RoundRecord, stopped: str | None) -> dict[str, Json]:

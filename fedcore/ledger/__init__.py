@@ -4,12 +4,14 @@ An account is a population and a data version. A round reserves its event before
 and settles it when something was released; a reservation counts as spent for ever, so a crash can
 only overcount, and is charged once under any number of retries. `chain.py` is the table and its
 hashes, `account.py` what the entries of one account add up to, `spend.py` how a run spends,
-`summary.py` and `picture.py` who spent what.
+`version.py`
+which data an account is of, `summary.py` and `picture.py` who spent what.
 """
 
 from fedcore.ledger.chain import GENESIS, Entry, entries, verified
 from fedcore.ledger.spend import PrivacyLedger, raise_limit
 from fedcore.ledger.summary import AccountSpend, RunSpend, spending
+from fedcore.ledger.version import data_version
 
 __all__ = [
     "GENESIS",
@@ -17,6 +19,7 @@ __all__ = [
     "Entry",
     "PrivacyLedger",
     "RunSpend",
+    "data_version",
     "entries",
     "raise_limit",
     "spending",

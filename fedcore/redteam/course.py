@@ -64,8 +64,8 @@ class Account(Protocol):
         """See `fedcore.state.Ledger`."""
         ...
 
-    def affords(self, event: Event) -> bool:
-        """Whether one more such release would stay within the limit."""
+    def affords(self, run: str, round_number: int, event: Event) -> bool:
+        """Whether the round is charged already, or its charge stays within the limit."""
         ...
 
 
@@ -111,4 +111,4 @@ def _affords(audited: Audited, number: int, journal: RoundJournal) -> bool:
     charge, account = audited.plan.charge, audited.account
     if charge is None or account is None or "select" in journal.seconds():
         return True
-    return account.affords(charge.event(number))
+    return account.affords(audited.start.run, number, charge.event(number))

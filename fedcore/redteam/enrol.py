@@ -14,7 +14,7 @@ from fedcore.data.features import SiteStatistics, merge
 from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, RunConflict
-from fedcore.ledger import PrivacyLedger
+from fedcore.ledger import PrivacyLedger, data_version
 from fedcore.plan import build_plan
 from fedcore.redteam.canary import Canaries, CanaryFleet
 from fedcore.redteam.course import Asked, Audited
@@ -47,13 +47,15 @@ def enrolled(
         schema = Schema.load(data.sites)
         features = merge(statistics.values(), schema, config.data.standardize)
         rows = {client: found.rows for client, found in statistics.items()}
+        digests = {site: data.digests.get(site, "") for site in rows}
         body = {
             "audit": {**asdict(asked), "commitment": canaries.commitment},
             "config": _training(config),
             "features": json.loads(features.to_json()),
             "rows": {**rows, **dict.fromkeys(canaries.names, 1)},
             "left_out": left_out,
-            "data": {site: data.digests.get(site, "") for site in rows},
+            "data": digests,
+            "data_version": _version(store, name, digests, data.digests),
             "schema": hashlib.sha256(schema.to_json().encode()).hexdigest(),
         }
         plan = build_plan(config, body["rows"], schema, body["features"], name)
@@ -75,7 +77,7 @@ def enrolled(
                 / config.server.lr,
                 journal=lambda number: store.journal(name, number),
                 committed_at=lambda number: store.journal(name, number).committed_at("record"),
-                account=_account(store, config, body["data"]),
+                account=_account(store, config, body["data_version"]),
             ),
         )
 
@@ -125,8 +127,13 @@ def _enter(
         )
 
 
-def _account(store: Store, config: Config, data: Mapping[str, Json]) -> PrivacyLedger:
+def _version(store: Store, name: str, digests: Mapping[str, str], all_sites: Mapping[str, str]) -> str:
+    """The data version whose budget the audit spends: that of when it was begun, if it was."""
+    found = store.run(name)
+    return data_version(store, digests, all_sites) if found is None else str(found[0]["data_version"])
+
+
+def _account(store: Store, config: Config, version: str) -> PrivacyLedger:
     """The account that trainings of this population and data version draw on: an audit is one of them."""
-    version = hashlib.sha256(canonical_json(data).encode()).hexdigest()[:16]
     name = f"{config.privacy.population or config.data.name}@{version}"
     return PrivacyLedger(store, name, limit=config.privacy.epsilon, delta=config.privacy.delta)

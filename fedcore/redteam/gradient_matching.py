@@ -54,12 +54,12 @@ def dlg(sight: Sight, rng: np.random.Generator, steps: int = 30) -> Recovered:
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = ((descent.gradient() - descent.seen) ** 2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return descent.noted(loss)
 
     with threadpool_limits(1):
         for _ in range(steps):
-            optimizer.step(closure)
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
     return descent.best()
 
 

@@ -3,14 +3,11 @@
 import typer
 
 from fedcore.cli.privacy.audit import audit
+from fedcore.cli.privacy.inversion import inversion
 from fedcore.cli.privacy.ledger import ledger
+from fedcore.cli.privacy.membership import membership
 from fedcore.cli.privacy.plan import plan
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-app.command()(ledger)
-app.command()(plan)
-app.command()(audit)
-from fedcore.cli.privacy.inversion import inversion
-from fedcore.cli.privacy.membership import membership
-app.command()(membership)
-app.command()(inversion)
+for command in (plan, ledger, audit, membership, inversion):
+    app.command()(command)
