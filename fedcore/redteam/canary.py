@@ -71,9 +71,8 @@ class Canaries:
         if self.sight == "final":
             return np.ones(self.count)
         drawn = generator(0, "signs", self.secret, round_number // 2).integers(0, 2, self.count)
-        turned = -1.0 if round_number % 2 else 1.0
-        signs: Floats = turned * (2.0 * drawn.astype(np.float64) - 1.0)
-        return signs
+        heads = (drawn == 1) == (round_number % 2 == 0)
+        return np.where(heads, 1.0, -1.0)
 
     def seen(self, round_number: int, before: Vector, after: Vector) -> Floats:
         """What a round's release adds to each canary's score (count,): its move along what the canary sent.
