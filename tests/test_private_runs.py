@@ -54,7 +54,9 @@ def step_by_step(workdir: Path, config, rounds: int = 3) -> None:
     simulate(config, workdir, "a")
 
 
-@pytest.mark.parametrize("overrides", [ADAPTIVE, (*ADAPTIVE, *ROLLING), LOCAL], ids=["adaptive", "rolling", "local"])
+@pytest.mark.parametrize(
+    "overrides", [ADAPTIVE, (*ADAPTIVE, *ROLLING), LOCAL], ids=["adaptive", "rolling", "local"]
+)
 def test_step_by_step_ends_in_the_bytes_of_the_whole(new_workdir, settings, overrides):
     config = settings(*overrides)
     whole, stepped = new_workdir("whole"), new_workdir("stepped")

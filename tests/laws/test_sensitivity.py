@@ -42,7 +42,9 @@ whatever = st.one_of(
     arrays(np.float32, st.integers(0, 9), elements=st.floats(-1, 1, width=32)),
     st.none(),
 )
-claims = st.sampled_from([{}, {"unclipped": True}, {"unclipped": False}, {"unclipped": 1e9}, {"unclipped": "x"}])
+claims = st.sampled_from(
+    [{}, {"unclipped": True}, {"unclipped": False}, {"unclipped": 1e9}, {"unclipped": "x"}]
+)
 answers = st.one_of(
     st.none(),  # lost: the client is not there
     st.builds(lambda facts, vector: Reply("", facts, vector), claims, whatever),
