@@ -55,7 +55,7 @@ def step_by_step(workdir: Path, config, rounds: int = 3) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [ADAPTIVE, (*ADAPTIVE, *ROLLING), LOCAL], ids=["adaptive", "rolling", "local"]
+    "overrides", [ADAPTIVE, (*ADAPTIVE, *ROLLING, "server.lr=3000"), LOCAL], ids=["adaptive", "rolling", "local"]
 )
 def test_step_by_step_ends_in_the_bytes_of_the_whole(new_workdir, settings, overrides):
     config = settings(*overrides)
@@ -66,7 +66,7 @@ def test_step_by_step_ends_in_the_bytes_of_the_whole(new_workdir, settings, over
 
 
 def test_the_clip_is_carried_and_recorded_even_where_the_model_is_rolled_back(workdir, settings):
-    simulate(settings(*ADAPTIVE, *ROLLING, "run.rounds=4"), workdir, "a")
+    simulate(settings(*ADAPTIVE, *ROLLING, "server.lr=3000", "run.rounds=4"), workdir, "a")
     found = records(workdir, "a")
     assert {record.verdict for record in found} == {"keep", "rollback"}
     assert found[0].clip == 0.01
