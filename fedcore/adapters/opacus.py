@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus import GradSampleModule
 from opacus.validators import ModuleValidator
 
@@ -15,6 +16,7 @@ from fedcore.adapters.layers import clip_factors
 from fedcore.errors import PlanRefused
 from fedcore.types import Floats, Vector
 
+_CHUNK = 32
 Outputs = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -44,19 +46,27 @@ class RowGradients:
         rows = x.clone().requires_grad_()  # hooks of the first layer fire on inputs that need a gradient
         self._loss(self._outputs(self._hooked, rows), y).backward()  # type: ignore[no-untyped-call]
         samples = [self._of(parameter, len(x)) for parameter in self._parameters]
-        squares = torch.stack([sample.square().sum(dim=1) for sample in samples]).sum(dim=0).numpy()
-        kept = np.isfinite(squares)
-        factors = np.where(kept, clip_factors(np.sqrt(np.where(kept, squares, 0.0)), clip), 0.0)
-        weights, there = torch.from_numpy(factors), torch.from_numpy(kept)
-        return torch.cat([weights[there] @ sample[there] for sample in samples]).numpy()
+        norms = torch.stack([torch.linalg.vector_norm(sample, dim=1, dtype=torch.float64) for sample in samples])
+        lengths = torch.linalg.vector_norm(norms, dim=0).numpy()
+        kept = np.flatnonzero(np.isfinite(lengths))
+        factors = clip_factors(lengths[kept], clip)
+        return np.concatenate([_weighted_sum(factors, sample.numpy(), kept) for sample in samples])
 
     def _of(self, parameter: torch.nn.Parameter, rows: int) -> torch.Tensor:
         """Gradients (rows, size) of one parameter, zeros where the loss does not depend on it."""
         sample = getattr(parameter, "grad_sample", None)
         if sample is None:
-            return torch.zeros(rows, parameter.numel(), dtype=torch.float64)
-        result: torch.Tensor = sample.reshape(rows, -1).double()
+            return torch.zeros(rows, parameter.numel())
+        result: torch.Tensor = sample.reshape(rows, -1)
         return result
+
+
+def _weighted_sum(factors: Floats, rows: NDArray[np.float32], kept: NDArray[np.intp]) -> Floats:
+    """Σ factor · row (size,) over the rows `kept`, in float64 and a few at a time: one copy of all is slow."""
+    summed = np.zeros(rows.shape[1])
+    for at in range(0, len(kept), _CHUNK):
+        summed += factors[at : at + _CHUNK] @ rows[kept[at : at + _CHUNK]].astype(np.float64)
+    return summed
 
 
 def refuse_mixed_rows(module: torch.nn.Module, outputs: Outputs, input_shape: tuple[int, ...]) -> None:
