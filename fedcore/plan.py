@@ -3,24 +3,21 @@
 from collections.abc import Callable, Mapping
 from math import ceil
 
-import numpy as np
-
-from fedcore.config import CombineConfig, Config, PrivacyConfig
+from fedcore.adapters.model import build_model, model_spec
+from fedcore.config import CombineConfig, Config
+from fedcore.data.features import Features
 from fedcore.data.schema import Schema
 from fedcore.errors import PlanRefused, TooFewClients, UnknownName
 from fedcore.local.control import control
 from fedcore.local.metrics import summarize
 from fedcore.local.sgd import algorithm
 from fedcore.optimizers import optimizer
-from fedcore.privacy.events import GaussianSum
-from fedcore.rng import generator, secret_generator
+from fedcore.protection import Setting, protection
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
-from fedcore.selection import Selection, selection
-from fedcore.state import Charge, Noise, Plan
-from fedcore.transforms.client import client_chain
-from fedcore.transforms.noise import Normal, seeded_normal, system_normal
-from fedcore.types import Json
+from fedcore.selection import selection
+from fedcore.state import Plan
+from fedcore.types import Json, canonical_json
 
 
 def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features: Json, run: str) -> Plan:
@@ -30,11 +27,11 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     `TooFewClients` for what cannot be built.
     """
     clients = tuple(sorted(rows))
-    chosen = selection(config.cohort)
+    chosen = selection(config)
     combined = _aggregation(config.combine)
     _refuse_too_few(config, len(clients), combined)
-    if config.privacy.mode != "none":
-        _refuse_unprovable(config, combined, len(clients))
+    dimension = None if config.privacy.mode == "none" else _dimension(config, schema, features)
+    private = protection(Setting(config, rows, chosen, combined, dimension, run))
     equal = config.combine.weights == "equal"
     weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
     algorithm(config.local.algorithm)
@@ -42,17 +39,18 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         seed=config.seed,
         clients=clients,
         draw=chosen.draw,
-        chance=_chance(config),
+        chance=private.chance,
         max_suspicion=config.cohort.max_suspicion,
         needed=_needed(config, combined),
         weights=weights,
-        guard=client_chain(config.privacy),
+        guard=private.guard,
         aggregate=combined,
         control=control(config.local, {client: rows[client] for client in clients}, weights),
-        noise=_noise(config, chosen, len(clients), run),
-        charge=_charge(config, chosen),
+        adaptive=private.adaptive,
+        noise=private.noise,
+        charge=private.charge,
         optimizer=optimizer(config.server),
-        evaluate_every=config.evaluate.every,
+        evaluate_every=config.evaluate.every if private.evaluates else 0,
         rounds=config.run.rounds,
         rollback_factor=config.evaluate.rollback_factor,
         summarize=lambda replies: summarize(replies, schema.task),
@@ -118,82 +116,9 @@ def _refuse_too_few(config: Config, clients: int, combined: Aggregation) -> None
         raise TooFewClients(config.cohort.size, clients, "cohort.size")
 
 
-def _charge(config: Config, chosen: Selection) -> Charge | None:
-    """What each round of a private plan costs."""
-    privacy = config.privacy
-    if privacy.mode == "none":
+def _dimension(config: Config, schema: Schema, features: Json) -> int | None:
+    """The number of the model's parameters; None while the features are not known."""
+    if not features:
         return None
-    event = GaussianSum(privacy.noise_multiplier, chosen.amplifies_at)
-    return Charge(lambda round_number: event, privacy.delta)
-
-
-def _noise(config: Config, chosen: Selection, clients: int, run: str) -> Noise | None:
-    """The noise of a central plan."""
-    privacy = config.privacy
-    if privacy.mode == "none":
-        return None
-    rate = chosen.amplifies_at
-    return Noise(
-        deviation=privacy.noise_multiplier * client_chain(privacy).bound(float("inf")),
-        expected_cohort=clients * (1.0 if rate is None else rate),
-        normal=_normal(privacy, config.seed, run),
-    )
-
-
-def _refuse_unprovable(config: Config, combined: Aggregation, clients: int) -> None:
-    """Raise `PlanRefused` for what breaks the accountant's assumptions."""
-    privacy = config.privacy
-    built = {"mode": "central", "unit": "client", "mechanism": "gaussian", "clipping": "flat"}
-    for key, value in built.items():
-        if getattr(privacy, key) != value:
-            raise PlanRefused(
-                f"privacy.{key} {getattr(privacy, key)} cannot be run yet; set privacy.{key}: {value}"
-            )
-    if config.combine.weights != "equal":
-        raise PlanRefused(
-            "privacy.mode central with combine.weights samples: one large client would move the sum by more than "
-            "the clip the noise is made for; set combine.weights: equal"
-        )
-    if not combined.sums:
-        raise PlanRefused(
-            f"privacy.mode central with combine.rule {config.combine.rule} and combine.mixers "
-            f"{list(config.combine.mixers)}: the noise is accounted for a plain sum; set combine.rule: mean without mixers"
-        )
-    if config.local.algorithm == "scaffold":
-        raise PlanRefused(
-            "privacy.mode central with local.algorithm scaffold: control variates are made of single updates and "
-            "would reach other clients without noise; set local.algorithm: sgd"
-        )
-    if config.cohort.max_suspicion < 1:
-        raise PlanRefused(
-            f"privacy.mode central with cohort.max_suspicion {config.cohort.max_suspicion:g}: who is asked would depend "
-            "on what clients sent, which no accountant here covers; set cohort.max_suspicion: 1"
-        )
-    if config.cohort.sampling == "uniform":
-        raise PlanRefused(
-            "privacy.mode central with cohort.sampling uniform: a fixed-size cohort has another neighbouring relation "
-            "than the accountant's; set cohort.sampling: poisson or all"
-        )
-    if privacy.delta >= 1 / clients:
-        raise PlanRefused(
-            f"privacy.delta {privacy.delta:g} with {clients} clients: δ must stay below 1/{clients}, "
-            f"or publishing one client whole would count as private; set privacy.delta below {1 / clients:.2g}"
-        )
-
-
-def _chance(config: Config) -> Callable[[str, int], np.random.Generator]:
-    """What cohorts are drawn with: the seed, or for a private release what nobody can know.
-
-    Amplification counts on a secret cohort, and the seed stands in ``params.yaml``. A draw from the
-    seed depends on the run's name: two private runs of one seed must not share their cohorts, or
-    their amplification would not compose.
-    """
-    if config.privacy.mode == "central" and config.privacy.noise == "system":
-        return lambda run, round_number: secret_generator()
-    return lambda run, round_number: generator(config.seed, "cohort", run, round_number)
-
-
-def _normal(privacy: PrivacyConfig, seed: int, run: str) -> Callable[[int], Normal]:
-    if privacy.noise == "seeded":
-        return lambda round_number: seeded_normal(generator(seed, "noise", run, round_number))
-    return lambda round_number: system_normal
+    spec = model_spec(config.model, schema, Features.from_json(canonical_json(features)))
+    return build_model(spec).layout.size

@@ -12,20 +12,21 @@ does is in `local/`; clients are reached through the `Fleet`.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedcore import private
 from fedcore.admission import noted, refusal, uncalled
 from fedcore.errors import TooFewClients
 from fedcore.rng import generator
-from fedcore.state import Ledger, Noise, Outcome, Plan, RoundJournal, State
+from fedcore.state import Ledger, Outcome, Plan, RoundJournal, State
 from fedcore.suspicion import coordinated, evidence, remembered, trusted
 from fedcore.transforms.clip import norm
-from fedcore.transforms.noise import add_gaussian
 from fedcore.types import (
     Arrays,
     Fleet,
-    Floats,
     Json,
     Reply,
     RoundRecord,
@@ -36,7 +37,7 @@ from fedcore.types import (
 )
 
 # How their states are named among a release's arrays.
-OPTIMIZER, RULE, CONTROL = "optimizer/", "rule/", "control/"
+OPTIMIZER, RULE, CONTROL, NOISE = "optimizer/", "rule/", "control/", "noise/"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def select(known: Known) -> Outcome:
     """Draw the cohort with the server's randomness, and charge the ledger before anyone is asked."""
     state, plan = known.state, known.plan
     asked = trusted(plan.clients, state.suspicion, plan.max_suspicion, plan.needed(len(plan.clients)))
-    cohort = plan.draw(asked, plan.chance(state.run, state.round))
+    cohort = plan.draw(asked, plan.chance(state.run, state.round), state.round)
     spent = None
     if plan.charge and known.ledger:
         spent = known.ledger.reserve(state.run, state.round, plan.charge.event(state.round))
@@ -101,7 +102,8 @@ def ask(known: Known) -> Outcome:
     """Let the cohort train from the current model; each reply is kept as it arrives."""
     state, cohort = known.state, known.facts("select")["cohort"]
     corrections = _corrections(known)
-    task = Task("train", state.run, state.round, state.model, known.plan.features, corrections)
+    at = private.limit(state, known.plan)
+    task = Task("train", state.run, state.round, state.model, known.plan.features, corrections, at)
     missing = [client for client in cohort if client not in known.journal.replies()]
     ignored: dict[str, str] = {}
     for reply in known.fleet.ask(task, missing):
@@ -121,7 +123,7 @@ def admit(known: Known) -> Outcome:
     refused = {c: why for c in replied if (why := refusal(replies[c], number, model, digest))}
     accepted = [client for client in replied if client not in refused]
     size = sum(v.nbytes for c in replied if (v := replies[c].vector) is not None)
-    unusual = {} if known.plan.charge else noted(replies, accepted)
+    unusual = {} if known.plan.noise else noted(replies, accepted)
     return Outcome({"accepted": accepted, "refused": refused, "bytes_up": size, "unusual": unusual})
 
 
@@ -133,12 +135,10 @@ def combine(known: Known) -> Outcome:
     """
     state, plan, accepted = known.state, known.plan, known.facts("admit")["accepted"]
     replies = known.journal.replies()
-    updates = [_guarded(replies[client], plan.guard) for client in accepted]
+    sent, guard = [replies[client] for client in accepted], private.guard(state, plan)
+    updates = [_guarded(reply, guard) for reply in sent]
     if plan.noise:
-        summed = np.zeros(state.model.size, dtype=np.float64)
-        for update in updates:
-            summed += update
-        return Outcome({"clients": len(updates)}, {"sum": summed})
+        return Outcome({"clients": len(updates)}, private.summed(state, plan, sent, updates))
     _require(len(updates), known.facts("ask")["needed"])
     weights = np.array([plan.weights[client] for client in accepted], dtype=np.float64)
     rng = generator(plan.seed, "combine", state.round)
@@ -158,24 +158,30 @@ def release(known: Known) -> Outcome:
     The outcome is written under a fixed name in one move; a resumed round adopts what lies there,
     so that noise is never drawn twice for one release.
     """
-    state, plan = known.state, known.plan
+    state, plan, kept = known.state, known.plan, known.arrays("combine")
     if plan.noise:
-        update = _noisy_mean(known.arrays("combine")["sum"], plan.noise, state.round)
+        update, stream = private.noisy_mean(state, plan, plan.noise, kept["sum"])
     else:
-        update = known.arrays("combine")["update"]
+        update, stream = kept["update"], {}
     model, optimizer = plan.optimizer.step(state.model, update, state.optimizer)
-    remembered = {k: v for k, v in known.arrays("combine").items() if k.startswith((RULE, CONTROL))}
+    remembered = {k: v for k, v in kept.items() if k.startswith((RULE, CONTROL))}
     finite = bool(np.isfinite(model).all())
     facts = {"update_norm": norm(update) if np.isfinite(update).all() else 0.0, "finite": finite}
-    return Outcome(facts, {"model": model, **_prefixed(OPTIMIZER, optimizer), **remembered})
+    arrays = {"model": model, **_prefixed(OPTIMIZER, optimizer), **remembered, **_prefixed(NOISE, stream)}
+    return Outcome({**facts, "clip": private.next_limit(state, plan, kept)}, arrays)
 
 
 def judge(known: Known) -> Outcome:
-    """Evaluate the new model at every client; keep it, or roll back to the last good one."""
+    """Evaluate the new model at every client; keep it, or roll back to the last good one.
+
+    Where clients may not report (`Plan.evaluate_every` 0) nobody is asked, and only a model that
+    is not finite is rolled back.
+    """
     state, plan = known.state, known.plan
     metrics: dict[str, float] = {}
     spread: dict[str, float] = {}
-    due = (state.round + 1) % plan.evaluate_every == 0 or state.round + 1 == plan.rounds
+    done, every = state.round + 1, plan.evaluate_every
+    due = every > 0 and (done % every == 0 or done == plan.rounds)
     if known.facts("release")["finite"] and due:
         task = Task("evaluate", state.run, state.round, known.arrays("release")["model"], plan.features)
         replies = sorted(known.fleet.ask(task, plan.clients), key=lambda reply: reply.client)
@@ -193,7 +199,7 @@ def record(known: Known) -> Outcome:
         known.ledger.settle(known.state.run, number, charge.event(number))
     kept = next_state(known)
     facts = {"model_round": kept.model_round, "best_loss": kept.best_loss}
-    return Outcome({**facts, "suspicion": dict(kept.suspicion)})
+    return Outcome({**facts, "suspicion": dict(kept.suspicion), "clip": kept.clip})
 
 
 STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
@@ -202,12 +208,16 @@ STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
 
 
 def next_state(known: Known) -> State:
-    """The state after the round: the released model if it was kept, else the one before."""
-    state, verdict = known.state, known.facts("judge")
-    suspicion = {} if known.plan.charge else _suspicion(known)
+    """The state after the round: the released model if it was kept, else the one before.
+
+    The clipping norm and the noise's memory follow each release, kept or not: the norm is a release
+    that is paid for and says how long updates are, and the noise of later rounds builds on this one's.
+    """
+    state, verdict, arrays = known.state, known.facts("judge"), known.arrays("release")
+    suspicion = {} if known.plan.noise else _suspicion(known)
+    clip, noise = known.facts("release").get("clip"), arrays_of(NOISE, arrays)
     if verdict["verdict"] == "rollback":
-        return replace(state, round=state.round + 1, suspicion=suspicion)
-    arrays = known.arrays("release")
+        return replace(state, round=state.round + 1, suspicion=suspicion, clip=clip, noise=noise)
     loss = verdict["metrics"].get("loss")
     losses = [x for x in (state.best_loss, loss) if x is not None]
     return State(
@@ -220,11 +230,13 @@ def next_state(known: Known) -> State:
         suspicion=suspicion,
         model_round=state.round,
         best_loss=min(losses) if losses else None,
+        clip=clip,
+        noise=noise,
     )
 
 
-def arrays_of(part: str, arrays: Arrays) -> dict[str, Vector]:
-    """The arrays of a release that are the state of `part`: `OPTIMIZER`, `RULE` or `CONTROL`."""
+def arrays_of(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """The arrays of a release that are the state of `part`: `OPTIMIZER`, `RULE`, `CONTROL` or `NOISE`."""
     return {name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)}
 
 
@@ -253,11 +265,12 @@ def round_record(known: Known) -> RoundRecord:
         groups=tuple(tuple(group) for group in known.facts("combine").get("groups", [])),
         suspicion=dict(next_state(known).suspicion),
         excluded=tuple(known.facts("select")["excluded"]),
+        clip=private.limit(state, known.plan),
         seconds=dict(known.journal.seconds()),
     )
 
 
-def _prefixed(part: str, arrays: Arrays) -> dict[str, Vector]:
+def _prefixed(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
     return {part + name: array for name, array in arrays.items()}
 
 
@@ -286,16 +299,10 @@ def _suspicion(known: Known) -> dict[str, float]:
 
 
 def _guarded(reply: Reply, guard: Transform) -> Vector:
-    """The update after what the server enforces itself: clients are not trusted to clip."""
+    """The update after what the server enforces itself."""
     assert reply.vector is not None, "admit lets no reply without an update through"
     update, _ = guard.apply(reply.vector, guard.init(), np.random.default_rng(0))
     return update
-
-
-def _noisy_mean(summed: Floats, noise: Noise, round_number: int) -> Vector:
-    """(sum + noise) / expected cohort. The divisor is fixed: the actual count is private."""
-    noisy = add_gaussian(summed, noise.deviation, noise.normal(round_number))
-    return (noisy / noise.expected_cohort).astype(np.float32)
 
 
 def _require(got: int, needed: int) -> None:

@@ -1,17 +1,18 @@
-"""Who is asked in a round: pure functions of the clients and the server's randomness.
+"""Who is asked in a round: pure functions of the clients, the server's randomness and the round.
 
 Each says whether the privacy accountant may count its randomness as amplification.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from fedcore.config import CohortConfig
+from fedcore.config import Config
 from fedcore.errors import TooFewClients
 
-Draw = Callable[[Sequence[str], np.random.Generator], tuple[str, ...]]
+Draw = Callable[[Sequence[str], np.random.Generator, int], tuple[str, ...]]  # clients, chance, round
 
 
 class Selection(NamedTuple):
@@ -21,43 +22,65 @@ class Selection(NamedTuple):
     amplifies_at: float | None
 
 
-def everyone(config: CohortConfig) -> Selection:
+def everyone(config: Config) -> Selection:
     """Every client, every round: no randomness, no amplification."""
-    return Selection(lambda clients, rng: tuple(clients), None)
+    return Selection(lambda clients, rng, round_number: tuple(clients), None)
 
 
-def uniform(config: CohortConfig) -> Selection:
+def uniform(config: Config) -> Selection:
     """Exactly `size` clients without replacement; raises `TooFewClients`."""
 
-    def draw(clients: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
-        if len(clients) < config.size:
-            raise TooFewClients(config.size, len(clients), "cohort.size")
-        chosen = rng.choice(len(clients), size=config.size, replace=False)
+    def draw(clients: Sequence[str], rng: np.random.Generator, round_number: int) -> tuple[str, ...]:
+        if len(clients) < config.cohort.size:
+            raise TooFewClients(config.cohort.size, len(clients), "cohort.size")
+        chosen = rng.choice(len(clients), size=config.cohort.size, replace=False)
         return tuple(clients[i] for i in sorted(chosen))
 
     return Selection(draw, None)
 
 
-def poisson(config: CohortConfig) -> Selection:
+def poisson(config: Config) -> Selection:
     """Each client independently with probability `rate`; the cohort may be empty.
 
     Amplification needs the cohort to stay secret. Mironov et al. 2019, arXiv:1908.10530.
     """
 
-    def draw(clients: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:
-        heads = rng.random(len(clients)) < config.rate
+    def draw(clients: Sequence[str], rng: np.random.Generator, round_number: int) -> tuple[str, ...]:
+        heads = rng.random(len(clients)) < config.cohort.rate
         return tuple(client for client, head in zip(clients, heads, strict=True) if head)
 
-    return Selection(draw, config.rate)
+    return Selection(draw, config.cohort.rate)
 
 
-SELECTIONS: Mapping[str, Callable[[CohortConfig], Selection]] = {
+def cyclic(config: Config) -> Selection:
+    """In round t the clients of group ``t mod privacy.bands``: nobody twice within so many rounds.
+
+    A client's group is a hash of its name and the seed, whoever else is enrolled or left out, so
+    groups are of about the same size, and one can be empty. Who is asked is no secret: no
+    amplification. Choquette-Choo et al. 2023, arXiv:2306.08153, section 4.
+    """
+
+    def draw(clients: Sequence[str], rng: np.random.Generator, round_number: int) -> tuple[str, ...]:
+        turn = round_number % config.privacy.bands
+        return tuple(c for c in clients if group_of(c, config.privacy.bands, config.seed) == turn)
+
+    return Selection(draw, None)
+
+
+def group_of(client: str, groups: int, seed: int) -> int:
+    """The group of `client`, from 0 to ``groups − 1``."""
+    digest = hashlib.sha256(f"{seed}\x1f{client}".encode()).digest()
+    return int.from_bytes(digest, "little") % groups
+
+
+SELECTIONS: Mapping[str, Callable[[Config], Selection]] = {
     "all": everyone,
     "uniform": uniform,
     "poisson": poisson,
+    "cyclic": cyclic,
 }
 
 
-def selection(config: CohortConfig) -> Selection:
+def selection(config: Config) -> Selection:
     """The selection that `config` names."""
-    return SELECTIONS[config.sampling](config)
+    return SELECTIONS[config.cohort.sampling](config)

@@ -16,7 +16,7 @@ from fedcore.errors import BadInput, CorruptState
 from fedcore.ledger import PrivacyLedger
 from fedcore.plan import build_plan
 from fedcore.rng import generator
-from fedcore.round import CONTROL, OPTIMIZER, RULE, Known, arrays_of, round_record, run_steps
+from fedcore.round import CONTROL, NOISE, OPTIMIZER, RULE, Known, arrays_of, round_record, run_steps
 from fedcore.simulation import open_fleet
 from fedcore.state import Outcome, Plan, State
 from fedcore.store import Store
@@ -57,21 +57,26 @@ class Session:
                 self.name, 0, model, self.plan.optimizer.init(model), rule=self.plan.aggregate.initial(model)
             )
         before = self._outcome(round_number - 1, "record").facts
+        latest = self._outcome(round_number - 1, "release").arrays
+        carried = {
+            "best_loss": before["best_loss"],
+            "suspicion": before["suspicion"],
+            "clip": before.get("clip"),
+            "noise": arrays_of(NOISE, latest),
+        }
         released = before["model_round"]
         if released < 0:
-            start = replace(self.state(0), round=round_number, best_loss=before["best_loss"])
-            return replace(start, suspicion=before["suspicion"])
-        arrays = self._outcome(released, "release").arrays
+            return replace(self.state(0), round=round_number, **carried)
+        arrays = latest if released == round_number - 1 else self._outcome(released, "release").arrays
         return State(
             self.name,
             round_number,
             arrays["model"],
             arrays_of(OPTIMIZER, arrays),
             released,
-            before["best_loss"],
-            arrays_of(RULE, arrays),
-            arrays_of(CONTROL, arrays),
-            before["suspicion"],
+            rule=arrays_of(RULE, arrays),
+            control=arrays_of(CONTROL, arrays),
+            **carried,
         )
 
     def record(self, round_number: int) -> RoundRecord:

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from fedcore.optimizers import Optimizer
 from fedcore.privacy.events import Event
 from fedcore.rules import Aggregation
 from fedcore.transforms.noise import Normal
-from fedcore.types import Arrays, Json, Reply, Transform, Vector
+from fedcore.types import Arrays, Floats, Json, Reply, Transform, Vector
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class State:
     lowest evaluation loss so far, None before the first evaluation, `suspicion` the score of each
     client that has one. `rule` is what the
     aggregation rule remembers, `control` the control variates by client, both with the model they
-    led to.
+    led to. `clip` is the norm that adaptive clipping released last (None: not yet, or clipping is
+    flat), `noise` what correlated noise must remember: both belong to what was released, so they
+    move on when a round's model is rolled back.
     """
 
     run: str
@@ -45,6 +47,8 @@ class State:
     rule: Mapping[str, Vector] = field(default_factory=dict)
     control: Mapping[str, Vector] = field(default_factory=dict)
     suspicion: Mapping[str, float] = field(default_factory=dict)
+    clip: float | None = None
+    noise: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,36 @@ class Charge:
     delta: float
 
 
+# (sum (d,), deviation of the noise, round, what it remembers) -> (noisy sum (d,), what to remember)
+Mechanism: TypeAlias = Callable[
+    [Floats, float, int, Mapping[str, Floats]], tuple[Floats, Mapping[str, Floats]]
+]
+
+
 @dataclass(frozen=True)
 class Noise:
-    """Central differential privacy: what is added to the sum, and what the sum is divided by."""
+    """Central differential privacy: what is added to the sum, and what the sum is divided by.
 
-    deviation: float  # of the noise on each coordinate of the sum
+    `mechanism` adds it; None is independent Gaussian noise on each coordinate, made of `normal`.
+    """
+
+    deviation: float  # of the noise on each coordinate of the sum, at the configured clip
     expected_cohort: float
     normal: Callable[[int], Normal]  # round -> source of standard normals
+    mechanism: Mechanism | None = None
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """A clipping norm that follows a quantile of the updates' norms: see `fedcore.transforms.adaptive`."""
+
+    start: float  # norm of the first round, at which `Noise.deviation` is given
+    quantile: float
+    rate: float
+    deviation: float  # of the noise on the count of unclipped clients
+    expected_cohort: float
+    normal: Callable[[int], Normal]  # round -> source of standard normals for the count
+    guard: Callable[[float], Transform]  # norm -> what the server enforces at it
 
 
 @dataclass(frozen=True)
@@ -70,18 +97,19 @@ class Plan:
 
     seed: int
     clients: tuple[str, ...]
-    draw: Callable[[Sequence[str], np.random.Generator], tuple[str, ...]]
+    draw: Callable[[Sequence[str], np.random.Generator, int], tuple[str, ...]]  # clients, chance, round
     chance: Callable[[str, int], np.random.Generator]  # run, round -> what the cohort is drawn with
     max_suspicion: float  # above it a client is not asked
     needed: Callable[[int], int]  # cohort size -> replies without which the round fails
     weights: Mapping[str, float]  # the server's own, never what a client claims
     guard: Transform  # what the server enforces on each update again
+    adaptive: Adaptive | None  # if set, its guard at the round's norm takes the place of `guard`
     aggregate: Aggregation
     control: Control | None
     noise: Noise | None  # of central privacy: what the server adds
     charge: Charge | None  # of any privacy: what each round costs
     optimizer: Optimizer
-    evaluate_every: int  # and always after the last of `rounds`
+    evaluate_every: int  # and always after the last of `rounds`; 0: never, nobody is asked
     rounds: int
     rollback_factor: float
     summarize: Callable[[Sequence[Reply]], tuple[dict[str, float], dict[str, float]]]

@@ -31,7 +31,8 @@ class Task:
 
     `model` is the flat vector the client starts from, None for ``describe``;
     `features` the federated feature statistics as JSON, None until they are known;
-    `corrections` what a client adds to each of its gradients: a fleet hands each its own (`of`).
+    `corrections` what a client adds to each of its gradients: a fleet hands each its own (`of`);
+    `clip` the norm to clip the update to where that changes from round to round.
     """
 
     kind: TaskKind
@@ -40,6 +41,7 @@ class Task:
     model: Vector | None = None
     features: Json = None
     corrections: Mapping[str, Vector] = field(default_factory=dict)
+    clip: float | None = None
 
     @cached_property
     def model_sha256(self) -> str | None:
@@ -123,7 +125,8 @@ class RoundRecord:
     clients, never one client's value. `reduced` is how much of each update the rule kept where
     that is not all (0: dropped), `unusual` what was noticed about accepted updates, `groups` who
     moved together, `suspicion` each client's score from 0 to 1 after the round, `excluded` who was
-    not asked because of it; all five are empty under privacy. `seconds` and `committed_at` (Unix seconds) are
+    not asked because of it; all five are empty under central privacy. `clip` is the norm that updates
+    were clipped to where that follows their quantile, else None. `seconds` and `committed_at` (Unix seconds) are
     observations of this execution and not part of `canonical`.
     """
 
@@ -147,6 +150,7 @@ class RoundRecord:
     groups: tuple[tuple[str, ...], ...] = ()
     suspicion: Mapping[str, float] = field(default_factory=dict)
     excluded: tuple[str, ...] = ()
+    clip: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     committed_at: float = 0.0
 

@@ -131,12 +131,13 @@ def _show(
         "no attack",
         "backdoor works",
         "panels",
+        Column("rounds refused under", overflow="fold"),
         box=SIMPLE_HEAD,
     )
     for standing in standings:
         shares = (standing.worst, standing.mean, standing.honest, standing.implanted)
         numbers = ("" if share is None else f"{100 * share:.1f}" for share in shares)
-        table.add_row(standing.rule, *numbers, str(standing.panels))
+        table.add_row(standing.rule, *numbers, str(standing.panels), ", ".join(standing.refused))
     console.print(table)
     if paces:
         share = f"{100 * SHARE:.0f} % of the honest mean's score after at most {SLOWER} × its rounds"

@@ -92,12 +92,13 @@ class LocalConfig:
 class CohortConfig:
     """Who is asked each round, and how many must answer.
 
-    `rate` is the Poisson sampling rate, `size` the number for ``uniform``. A round goes on
-    when at least `quorum` of the cohort answered within `deadline_s` seconds. Clients whose
-    suspicion is above `max_suspicion` are not asked; 1 asks everyone.
+    `rate` is the Poisson sampling rate, `size` the number for ``uniform``. ``cyclic`` asks one
+    group of clients after another, of `privacy.bands` groups. A round goes on when at least
+    `quorum` of the cohort answered within `deadline_s` seconds. Clients whose suspicion is above
+    `max_suspicion` are not asked; 1 asks everyone.
     """
 
-    sampling: Literal["all", "uniform", "poisson"] = "all"
+    sampling: Literal["all", "uniform", "poisson", "cyclic"] = "all"
     size: Annotated[int, Field(ge=1)] = 10
     rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.5

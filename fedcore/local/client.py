@@ -12,12 +12,13 @@ from fedcore.config import Config
 from fedcore.data.features import Features
 from fedcore.data.federated import SiteData, load_site, train_statistics
 from fedcore.data.schema import Schema
-from fedcore.errors import BadData, FedcoreError
+from fedcore.errors import BadData, BadInput, FedcoreError
 from fedcore.local.metrics import measure
 from fedcore.local.sgd import algorithm, training
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
-from fedcore.types import Json, Reply, Task, canonical_json
+from fedcore.transforms.clip import norm
+from fedcore.types import Json, Reply, Task, Vector, canonical_json
 
 
 class Client:
@@ -30,6 +31,7 @@ class Client:
         self.name, self._config = name, config
         self._folder, self._sites = sites / name, sites
         self._encoded: tuple[str, SiteData, Model] | None = None
+        self._answered: dict[str, int] = {}  # run -> last round it released a noised update in
 
     @cached_property
     def _schema(self) -> Schema:
@@ -45,6 +47,8 @@ class Client:
         except FedcoreError as error:
             return Reply(self.name, error=str(error))
         facts = {**reply.facts, "seconds": time.monotonic() - start}
+        if task.kind == "train" and self._config.privacy.mode == "local":
+            facts = {}
         return Reply(self.name, facts, reply.vector, None, task.round, task.model_sha256)
 
     def _describe(self, task: Task) -> Reply:
@@ -61,11 +65,35 @@ class Client:
         local = self._config.local
         settings = training(local, task.round, task.corrections.get(self.name))
         update, facts = algorithm(local.algorithm)(model, task.model, data, settings, rng)
-        if not (np.isfinite(update).all() and all(np.isfinite(value) for value in facts.values())):
+        finite = np.isfinite(update).all() and all(np.isfinite(value) for value in facts.values())
+        if self._config.privacy.mode == "local":
+            return Reply(self.name, {}, self._noised(update if finite else np.zeros_like(update), task))
+        if not finite:
             raise BadData(self.name, "training diverged, loss or update is not finite", "lower local.lr")
-        chain = client_chain(self._config.privacy)
-        update, _ = chain.apply(update, chain.init(), rng)
-        return Reply(self.name, facts, update)
+        chain = client_chain(self._config.privacy, task.clip)
+        sent, _ = chain.apply(update, chain.init(), rng)
+        if task.clip is not None:
+            facts = {**facts, "unclipped": norm(update) <= task.clip}
+        return Reply(self.name, facts, sent)
+
+    def _noised(self, update: Vector, task: Task) -> Vector:
+        """What leaves the client under local privacy: nothing else does, be it a loss or that training diverged.
+
+        The noise of one release is drawn once: a second view of it would let the server average the
+        noise away. Raises `BadInput` for a round of the run that was answered before, and so for any
+        earlier one.
+        """
+        privacy, rng = self._config.privacy, None
+        if privacy.noise == "seeded":
+            rng = generator(self._config.seed, "noise", task.run, task.round, self.name)
+        elif self._answered.get(task.run, -1) >= task.round:
+            raise BadInput(
+                f"client {self.name} answered round {task.round} of run {task.run} before; a second answer would "
+                "show its update under other noise, so ask it in the next round"
+            )
+        self._answered[task.run] = task.round
+        chain = client_chain(privacy, seeded=rng)
+        return chain.apply(update, chain.init(), np.random.default_rng(0))[0]
 
     def _evaluate(self, task: Task) -> Reply:
         data, model = self._ready(task.features)

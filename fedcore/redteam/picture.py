@@ -55,6 +55,9 @@ def _panel(axes: "Axes", panel: Panel, rules: Sequence[str], attacks: Sequence[s
         if not np.isnan(value):
             colour = "white" if abs(good[row, column] - 0.55) > 0.36 else "black"
             axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color=colour)
+    for rule, attack in panel.refused:
+        where = attacks.index(attack), rules.index(rule)
+        axes.text(*where, "refused", ha="center", va="center", fontsize=6, color="black")
     clients, _, rest = panel.setting.partition("/")
     liars, _, spread = rest.partition(":")
     axes.set_title(f"{clients} clients, {liars} of them lie, {spread}; {panel.variant}", loc="left")
@@ -65,7 +68,8 @@ def _values(panel: Panel, rules: Sequence[str], attacks: Sequence[str]) -> Float
     values = np.full((len(rules), len(attacks) + 2), np.nan)
     for row, rule in enumerate(rules):
         for column, attack in enumerate(attacks):
-            values[row, column] = panel.scores.get((rule, attack), np.nan)
+            if (rule, attack) not in panel.refused:
+                values[row, column] = panel.scores.get((rule, attack), np.nan)
         values[row, -2] = min(panel.of(rule).values(), default=np.nan)
         values[row, -1] = panel.implanted.get(rule, np.nan)
     return values

@@ -18,17 +18,24 @@ SLOWER = 1.2  # times the honest mean's rounds: what still counts as in pace
 
 class Panel(NamedTuple):
     """One setting and variant, means over seeds: the score of each (rule, attack), and how far the
-    backdoor works by rule, which a score does not show; and why a rule has neither."""
+    backdoor works by rule, which a score does not show; why a rule has neither; and under which
+    attacks a round was refused, because those left after admission were too few for the rule's bound.
+    """
 
     setting: str
     variant: str
     scores: dict[tuple[str, str], float]
     implanted: dict[str, float]
     skipped: dict[str, str]
+    refused: frozenset[tuple[str, str]] = frozenset()
 
     def of(self, rule: str) -> dict[str, float]:
-        """The rule's scores by attack, without the honest one."""
-        return {a: score for (r, a), score in self.scores.items() if r == rule and a != NONE}
+        """The rule's scores by attack, without the honest one and those under which it refused rounds."""
+        return {
+            a: s
+            for (r, a), s in self.scores.items()
+            if r == rule and (r, a) not in self.refused | {(r, NONE)}
+        }
 
 
 class Pace(NamedTuple):
@@ -44,7 +51,9 @@ class Pace(NamedTuple):
 class Standing(NamedTuple):
     """A rule over all panels that it was not skipped in: means of its worst case, of its mean, of no attack.
 
-    `implanted` is how far the backdoor works, None where that attack was not asked for.
+    `implanted` is how far the backdoor works, None where that attack was not asked for; `refused`
+    are the attacks under which it refused rounds in some panel: nothing broke there, nothing was
+    learned either, and the other numbers leave them out.
     """
 
     rule: str
@@ -53,6 +62,7 @@ class Standing(NamedTuple):
     honest: float
     implanted: float | None
     panels: int
+    refused: tuple[str, ...] = ()
 
 
 def panels(records: Sequence[Record]) -> list[Panel]:
@@ -60,6 +70,7 @@ def panels(records: Sequence[Record]) -> list[Panel]:
     cells: dict[tuple[str, str], dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     implanted: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     skipped: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    refused: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     for record in records:
         cell = record.cell
         place = cells[cell.setting, cell.variant]
@@ -67,10 +78,12 @@ def panels(records: Sequence[Record]) -> list[Panel]:
             skipped[cell.setting, cell.variant][cell.rule] = record.numbers["skipped"]
         else:
             place[cell.rule, cell.attack].append(record.score)
+        if record.numbers.get("stopped"):
+            refused[cell.setting, cell.variant].add((cell.rule, cell.attack))
         if record.numbers.get("implanted") is not None:
             implanted[cell.setting, cell.variant][cell.rule].append(record.numbers["implanted"])
     return [
-        Panel(*where, _means(place), _means(implanted[where]), skipped[where])
+        Panel(*where, _means(place), _means(implanted[where]), skipped[where], frozenset(refused[where]))
         for where, place in cells.items()
     ]
 
@@ -98,7 +111,8 @@ def _standing(rule: str, found: Sequence[Panel]) -> Standing:
     mean = fmean(fmean(panel.of(rule).values()) for panel in found)
     honest = fmean(panel.scores[rule, NONE] for panel in found)
     works = [panel.implanted[rule] for panel in found if rule in panel.implanted]
-    return Standing(rule, worst, mean, honest, fmean(works) if works else None, len(found))
+    refused = sorted({attack for panel in found for r, attack in panel.refused if r == rule})
+    return Standing(rule, worst, mean, honest, fmean(works) if works else None, len(found), tuple(refused))
 
 
 def paces(records: Sequence[Record], share: float = SHARE) -> list[dict[str, Json]]:
@@ -177,6 +191,7 @@ def as_json(records: Sequence[Record]) -> dict[str, Json]:
                 "scores": [{"rule": r, "attack": a, "score": s} for (r, a), s in panel.scores.items()],
                 "implanted": panel.implanted,
                 "skipped": panel.skipped,
+                "refused": [{"rule": r, "attack": a} for r, a in sorted(panel.refused)],
             }
             for panel in found
         ],

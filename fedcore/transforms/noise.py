@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from fedcore.errors import BadConfig
-from fedcore.types import Floats
+from fedcore.types import Floats, Transform, Vector
 
 Normal = Callable[[int], Floats]  # size -> standard normal numbers
 
@@ -38,3 +39,16 @@ def add_gaussian(summed: Floats, deviation: float, normal: Normal) -> Floats:
         raise BadConfig("privacy.noise_multiplier", deviation, "must be finite and above zero")
     noisy: Floats = summed + deviation * normal(summed.size)
     return noisy
+
+
+def adding(add: Callable[[Floats], Floats]) -> Transform:
+    """What a client does under local privacy: `add` puts noise on its update (d,).
+
+    Drawn and added in float64, then rounded to float32. The result is a release: its norm has no
+    bound and needs none.
+    """
+
+    def apply(update: Vector, state: Any, rng: np.random.Generator) -> tuple[Vector, Any]:
+        return add(update.astype(np.float64)).astype(np.float32), state
+
+    return Transform(init=lambda: (), apply=apply, bound=lambda incoming: float("inf"))

@@ -8,6 +8,7 @@ import pytest
 from fedcore.errors import BadInput, CorruptState, RunBusy, UnknownName
 from fedcore.redteam.kept import Record, fill
 from fedcore.redteam.matrix import NONE, RULES, Asked, Cell, Setting, cell_config, key_of
+from fedcore.redteam.picture import draw
 from fedcore.redteam.summary import Pace, Panel, as_csv, in_pace, paces, panels, ranking
 
 
@@ -154,6 +155,21 @@ def test_seeds_are_averaged_in_a_panel_and_skipped_cells_have_their_reason():
     assert panel.scores == {("mean", NONE): pytest.approx(0.7), ("mean", "backdoor"): 0.9}
     assert panel.implanted == {"mean": 0.5}
     assert panel.skipped == {"krum": "too few"}
+
+
+def test_a_refused_round_is_no_breakdown_and_is_named(tmp_path):
+    (panel,) = found = panels(
+        [
+            record("mean", NONE, [0, 0.8]),
+            record("krum", NONE, [0, 0.7]),
+            record("krum", "ipm", [0, 0.6]),
+            record("krum", "non_finite", [0.1, 0.1], stopped="krum with f 3 needs at least 9 clients, got 7"),
+        ]
+    )
+    assert panel.refused == {("krum", "non_finite")}
+    (standing,) = ranking(found)
+    assert (standing.worst, standing.mean, standing.refused) == (0.6, 0.6, ("non_finite",))
+    assert draw(found, tmp_path / "map.png", "t").stat().st_size > 0
 
 
 def test_pace_is_rounds_over_the_honest_means_rounds_and_none_if_never():

@@ -1,0 +1,87 @@
+"""What makes a plan private: who adds which noise, what each round costs, and what is refused as unprovable.
+
+Each mode is a function from a `Setting` to a `Protection`, in a file named after it; `plan.py` puts
+its parts into the plan. What the noise is made of is in `transforms/`, what an event costs in `privacy/`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fedcore.config import Config, PrivacyConfig
+from fedcore.errors import PlanRefused
+from fedcore.protection.central import central
+from fedcore.protection.local import local
+from fedcore.protection.mechanisms import MECHANISMS
+from fedcore.protection.setting import Protection, Setting, from_seed
+
+__all__ = ["Protection", "Setting", "protection"]
+
+
+def protection(setting: Setting) -> Protection:
+    """The private parts of the plan of `setting`.
+
+    Raises `PlanRefused` for what would break an assumption that the accountant counts on.
+    """
+    privacy = setting.privacy
+    if privacy.mode == "none":
+        return Protection(from_seed(setting.config), evaluates=privacy.evaluation == "clear")
+    _refuse_unit(privacy)
+    _refuse_mechanism(privacy)
+    _refuse_idle_rate(setting.config)
+    if privacy.unit == "client":
+        _refuse_delta(privacy, len(setting.rows))
+    return _MODES[privacy.mode](setting)
+
+
+def record(setting: Setting) -> Protection:
+    """Each client trains by DP-SGD, and a record of a silo is the unit."""
+    raise PlanRefused("privacy.mode record cannot be run yet; set privacy.mode: central or local")
+
+
+_MODES: Mapping[str, Callable[[Setting], Protection]] = {"central": central, "local": local, "record": record}
+_UNITS: Mapping[str, str] = {"central": "client", "local": "client", "record": "record"}
+_KNOWN: Mapping[str, Sequence[str]] = {
+    "central": tuple(MECHANISMS),
+    "local": ("gaussian", "laplace"),
+    "record": ("gaussian",),
+}
+
+
+def _refuse_unit(privacy: PrivacyConfig) -> None:
+    unit = _UNITS[privacy.mode]
+    if privacy.unit != unit:
+        raise PlanRefused(
+            f"privacy.mode {privacy.mode} with privacy.unit {privacy.unit}: its noise hides one {unit}, nothing else; "
+            f"set privacy.unit: {unit}, or another privacy.mode"
+        )
+
+
+def _refuse_mechanism(privacy: PrivacyConfig) -> None:
+    known = _KNOWN[privacy.mode]
+    if privacy.mechanism not in known:
+        raise PlanRefused(
+            f"privacy.mode {privacy.mode} with privacy.mechanism {privacy.mechanism}: nothing here can prove that; "
+            f"set privacy.mechanism: {' or '.join(known)}"
+        )
+    if privacy.clipping == "adaptive" and (privacy.mode, privacy.mechanism) != ("central", "gaussian"):
+        raise PlanRefused(
+            f"privacy.clipping adaptive with privacy.mode {privacy.mode} and privacy.mechanism {privacy.mechanism}: "
+            "the count of unclipped clients is accounted for beside central Gaussian noise alone; "
+            "set privacy.clipping: flat"
+        )
+
+
+def _refuse_idle_rate(config: Config) -> None:
+    cohort = config.cohort
+    if cohort.sampling != "poisson" and cohort.rate < 1:
+        raise PlanRefused(
+            f"cohort.rate {cohort.rate:g} with cohort.sampling {cohort.sampling}: nobody is drawn at that rate, so it may "
+            "not be counted; set cohort.sampling: poisson, or remove cohort.rate"
+        )
+
+
+def _refuse_delta(privacy: PrivacyConfig, clients: int) -> None:
+    if privacy.delta >= 1 / clients:
+        raise PlanRefused(
+            f"privacy.delta {privacy.delta:g} with {clients} clients: δ must stay below 1/{clients}, "
+            f"or publishing one client whole would count as private; set privacy.delta below {1 / clients:.2g}"
+        )
