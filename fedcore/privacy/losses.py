@@ -88,7 +88,9 @@ def epsilon_at(losses: Losses, delta: float) -> float:
         return 0.0
     with np.errstate(divide="ignore"):
         found = np.log(upper[over] - delta) - np.log(lower[over])
-    before = np.concatenate([[0.0], grid[:-1]])[over]  # the loss below each: ε lies above it or is further down
+    before = np.concatenate([[0.0], grid[:-1]])[
+        over
+    ]  # the loss below each: ε lies above it or is further down
     reached = np.flatnonzero(found >= before)
     return float(max(0.0, found[reached[-1]])) if len(reached) else 0.0
 

@@ -123,25 +123,26 @@ def _refuse_mixed_units(events: Iterable[Event]) -> None:
 
 def _parts(event: Event, replace: bool) -> tuple[tuple[Release, int], ...]:
     """What `event` released, and how often."""
-    moved = 2.0 if replace else 1.0
+    if isinstance(event, Covered):
+        return ()
+    moved, times = 2.0 if replace else 1.0, 1
+    release: Release
     match event:
-        case GaussianSum() | DiscreteGaussianSum():
-            return ((Gaussian(_noise(event.noise_multiplier) / moved, _rate(event.sampling_rate, replace)), 1),)
-        case LaplaceSum():
-            return ((Laplace(_noise(event.noise_multiplier) / moved, _rate(event.sampling_rate, replace)), 1),)
-        case SkellamSum():
-            _noise(event.variance)
-            return ((Skellam(event.variance, event.l1 * moved, event.l2 * moved), 1),)
-        case MatrixSums():
-            return ((Gaussian(_noise(event.noise_multiplier / event.sensitivity) / moved), 1),)
-        case Covered():
-            return ()
+        case GaussianSum(multiplier, rate) | DiscreteGaussianSum(multiplier, rate):
+            release = Gaussian(_noise(multiplier) / moved, _rate(rate, replace))
+        case LaplaceSum(multiplier, rate):
+            release = Laplace(_noise(multiplier) / moved, _rate(rate, replace))
+        case SkellamSum(variance, l1, l2):
+            release = Skellam(_noise(variance), l1 * moved, l2 * moved)
+        case MatrixSums(multiplier, sensitivity):
+            release = Gaussian(_noise(multiplier / sensitivity) / moved)
         case FixedSizeSum():
-            return ((_fixed_size(event), 1),)
+            release = _fixed_size(event)
         case LocalRelease():
-            return ((_local(event), 1),)
-        case RecordSgd():
-            return ((Gaussian(_noise(event.noise_multiplier), _rate(event.sampling_rate, replace)), event.steps),)
+            release = _local(event)
+        case RecordSgd(multiplier, rate, steps):
+            release, times = Gaussian(_noise(multiplier), _rate(rate, replace)), steps
+    return ((release, times),)
 
 
 def _fixed_size(event: FixedSizeSum) -> Release:
@@ -159,7 +160,9 @@ def _local(event: LocalRelease) -> Release:
         return Gaussian(multiplier)
     if event.mechanism == "laplace":
         return Laplace(multiplier)
-    raise BadInput(f"no accountant here covers local noise of kind {event.mechanism!r}; known: gaussian, laplace")
+    raise BadInput(
+        f"no accountant here covers local noise of kind {event.mechanism!r}; known: gaussian, laplace"
+    )
 
 
 def _noise(multiplier: float) -> float:

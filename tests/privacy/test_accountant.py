@@ -57,7 +57,9 @@ def test_a_release_of_replace_turns_the_account_into_one_of_replace():
 
 @pytest.mark.parametrize("sampled", [GaussianSum(1.0, 0.1), LaplaceSum(1.0, 0.1)])
 def test_sampling_beside_a_release_of_replace_is_refused(sampled):
-    with pytest.raises(PlanRefused, match="sampled at rate 0.1.*relation replace.*its own privacy.population"):
+    with pytest.raises(
+        PlanRefused, match="sampled at rate 0.1.*relation replace.*its own privacy.population"
+    ):
         epsilon([sampled, LocalRelease(6.0)], 1e-5)
 
 
