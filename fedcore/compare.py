@@ -26,7 +26,10 @@ _PREFIXES = ("client.", "seconds.")
 
 @dataclass(frozen=True)
 class Row:
-    """One run: `rounds` done, metrics of its final model, ε and δ spent, totals over all rounds."""
+    """One run: `rounds` done, metrics of its final model, ε and δ spent, totals over all rounds.
+
+    `guarantee` is its privacy in words, None where the run left none.
+    """
 
     run: str
     rounds: int
@@ -38,6 +41,7 @@ class Row:
     dropped: int
     refused: int
     rolled_back: int
+    guarantee: str | None = None
 
     def as_json(self) -> dict[str, Json]:
         """A JSON object with the fields' names."""
@@ -60,7 +64,10 @@ def compare(workdir: Path, runs: Sequence[str] = ()) -> list[Row]:
     for run in runs:
         if run not in known:
             raise UnknownName("run", run, known)
-    return [summarise(run, _read(folder / run / "records.jsonl")) for run in runs or known]
+    return [
+        summarise(run, _read(folder / run / "records.jsonl"), _words(folder / run / "guarantee.txt"))
+        for run in runs or known
+    ]
 
 
 def compare_tracked(uri: str, experiment: str, runs: Sequence[str] = ()) -> list[Row]:
@@ -74,10 +81,13 @@ def compare_tracked(uri: str, experiment: str, runs: Sequence[str] = ()) -> list
     client = connect(uri)
     with answers(uri):
         chosen = pick(client, experiment, runs)
-        return [summarise(run.data.tags["fed.run"], _history(client, run)) for run in chosen]
+        return [
+            summarise(run.data.tags["fed.run"], _history(client, run), run.data.tags.get("fed.guarantee"))
+            for run in chosen
+        ]
 
 
-def summarise(run: str, rounds: Points) -> Row:
+def summarise(run: str, rounds: Points, guarantee: str | None = None) -> Row:
     """The row of one run. Without any round that was judged and kept, its metrics are empty."""
     judged = {number: _metrics(values) for number, values in rounds.items() if not values.get("rolled_back")}
     newest = rounds[max(rounds)] if rounds else {}
@@ -89,6 +99,7 @@ def summarise(run: str, rounds: Points) -> Row:
         delta=newest.get("delta"),
         **{name: round(_total(rounds, name)) for name in ("bytes_up", "bytes_down", "dropped", "refused")},
         rolled_back=round(_total(rounds, "rolled_back")),
+        guarantee=guarantee,
     )
 
 
@@ -98,6 +109,16 @@ def _metrics(values: Mapping[str, float]) -> dict[str, float]:
 
 def _total(rounds: Points, name: str) -> float:
     return sum(values.get(name, 0.0) for values in rounds.values())
+
+
+def _words(path: Path) -> str | None:
+    """The text of a file that old runs do not have."""
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CorruptState(f"{path} cannot be read ({error}); run the training again") from None
 
 
 def _read(path: Path) -> Points:

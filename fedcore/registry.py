@@ -39,6 +39,11 @@ class Version:
         return f"models:/{self.name}/{self.number}"
 
     @property
+    def guarantee(self) -> str | None:
+        """The run's privacy guarantee in words, None where it stated none."""
+        return self.tags.get("fed.guarantee")
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The tags that are numbers: metrics, ``epsilon``, ``delta``, counts."""
         numbers = {}
@@ -180,7 +185,7 @@ def _facts(client: "MlflowClient", mlflow_run: str) -> dict[str, str]:
     tags |= {key: value for key, value in model.tags.items() if key.startswith("fed.")}
     digests = {i.dataset.name: i.dataset.digest for i in (run.inputs.dataset_inputs if run.inputs else [])}
     tags["data.digests"] = canonical_json(digests)[:5000]
-    kept = ("fed.run_key", "fed.checks", "git.commit", "dvc.rev", "fedcore.version")
+    kept = ("fed.run_key", "fed.checks", "fed.guarantee", "git.commit", "dvc.rev", "fedcore.version")
     tags |= {key: run.data.tags[key] for key in kept if key in run.data.tags}
     return tags | {"fed.model_id": model_id}
 

@@ -13,6 +13,7 @@ from fedcore.compare import Row
 from fedcore.compare import compare as compare_folder
 from fedcore.config import load_config
 from fedcore.errors import MissingExtra
+from fedcore.privacy.statement import in_one_line
 
 app = typer.Typer(help="Compare runs.", rich_markup_mode=None)
 
@@ -31,7 +32,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, one object a run.")] = False,
 ) -> None:
-    """Show the final metrics, privacy spent and traffic of runs side by side.
+    """Show the final metrics, privacy spent and traffic of runs side by side, and each guarantee.
 
     Example: fedcore compare first second --workdir runs
     """
@@ -40,7 +41,10 @@ def compare(
         print(json.dumps([row.as_json() for row in rows], ensure_ascii=False))
     else:
         width = None if Console().is_terminal else 240  # a file or a pipe has no edge to keep within
-        Console(width=width).print(table(rows))
+        console = Console(width=width)
+        console.print(table(rows))
+        for line in guarantees(rows):
+            console.print(line, markup=False, highlight=False)
 
 
 def table(rows: list[Row]) -> Table:
@@ -56,6 +60,13 @@ def table(rows: list[Row]) -> Table:
         lost = [str(row.dropped), str(row.refused)]
         shown.add_row(row.run, str(row.rounds), *values, *budget, *traffic, *lost)
     return shown
+
+
+def guarantees(rows: list[Row]) -> list[str]:
+    """A line for each run that states its privacy; none where no run has any."""
+    if not any(row.epsilon is not None for row in rows):
+        return []
+    return [f"{row.run}: {in_one_line(row.guarantee)}" for row in rows if row.guarantee]
 
 
 def _rows(workdir: Path, runs: list[str], tracking_uri: str | None, experiment: str | None) -> list[Row]:

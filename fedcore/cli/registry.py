@@ -60,6 +60,7 @@ def promote(
         "previous": done.previous,
         "moved": done.moved,
         "gates": dict(done.gates),
+        "guarantee": done.champion.guarantee or "not stated by the run",
         "uri": done.champion.uri,
     }
     _show(facts, as_json, "Promoted" if done.moved else "Already champion")

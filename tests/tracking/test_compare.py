@@ -9,6 +9,8 @@ from fedcore.cli.compare import app
 from fedcore.compare import compare, compare_tracked
 from fedcore.errors import BadInput, CorruptState
 
+GUARANTEE = "Client-level differential privacy: ε = 4.0 at δ = 1e-05, Gaussian noise (central). Budget ε = 8."
+
 
 @pytest.fixture
 def runs(record, opened, workdir, uri):
@@ -23,6 +25,9 @@ def runs(record, opened, workdir, uri):
         run = opened(name)
         for told in records:
             run(told)
+        if private:
+            (folder / "guarantee.txt").write_text(f"{GUARANTEE}\n")
+            run.describe({}, GUARANTEE)
     return workdir
 
 
@@ -45,6 +50,16 @@ def test_records_and_mlflow_give_the_same_rows(runs, uri):
     assert compare(runs, names) == compare_tracked(uri, "fedcore", names)
     by_name = {row.run: row for row in compare_tracked(uri, "fedcore")}
     assert [by_name[row.run] for row in compare(runs)] == compare(runs)
+
+
+def test_the_guarantee_of_each_run_is_shown(runs, uri):
+    assert [row.guarantee for row in compare(runs)] == [None, GUARANTEE]
+    shown = CliRunner().invoke(app, ["--workdir", str(runs)]).stdout
+    assert "private: Client-level differential privacy: ε = 4.0 at δ = 1e-05" in shown
+    assert "Budget" not in shown
+    (runs / "runs" / "private" / "guarantee.txt").write_bytes(b"\xff")
+    with pytest.raises(CorruptState, match=r"guarantee\.txt cannot be read"):
+        compare(runs)
 
 
 def test_what_is_not_there_is_named(runs, tmp_path):

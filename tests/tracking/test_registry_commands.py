@@ -13,6 +13,8 @@ from fedcore.errors import BadInput, GateRefused
 def finished(opened, record, trained, workdir):
     for number, name in enumerate(("one", "two")):
         run = opened(name)
+        if name == "two":
+            run.describe({}, "Client-level differential privacy: ε = 4.0 at δ = 1e-05. Budget ε = 8.")
         run.log_model(trained(), record(number))
         run.finish()
     params = workdir / "params.yaml"  # not the one of the folder that the tests run in
@@ -34,6 +36,7 @@ def test_a_run_is_promoted_by_name_and_rolled_back(finished):
     assert _facts("promote", "one", *finished)["champion"] == 1
     second = _facts("promote", "two", *finished)
     assert (second["champion"], second["previous"], second["moved"]) == (2, 1, True)
+    assert second["guarantee"].startswith("Client-level differential privacy: ε = 4.0")
     assert not _facts("promote", "--version", "2", *finished)["moved"]
     assert _facts("rollback", *finished)["champion"] == 1
 
@@ -43,6 +46,7 @@ def test_a_person_sees_a_table(finished):
     assert shown.exit_code == 0
     assert "Promoted" in shown.stdout
     assert "0.6 (min 0.5)" in shown.stdout
+    assert "not stated by the run" in shown.stdout
 
 
 def test_a_refusal_is_an_error_of_ours(finished):

@@ -27,6 +27,7 @@ from fedcore.tracking.plots import draw
 from fedcore.tracking.points import flatten, participation, points
 from fedcore.types import Json, RoundRecord
 
+GUARANTEE = "fed.guarantee"  # the tag with the guarantee in words: a person may rewrite the note
 _LONGEST_DIGEST = 36  # of a dataset, in MLflow's tables
 _LONGEST_PARAM = 6000
 _PARAMS_AT_ONCE = 100
@@ -58,7 +59,7 @@ class MlflowRun:
         return f"mlflow ui --backend-store-uri {shown(self.uri)}  ({page})"
 
     def describe(self, plan: Json, guarantee: str, checks: Mapping[str, Json] | None = None) -> None:
-        """Log ``plan.json``, ``guarantee.txt`` and ``checks.json``; the guarantee is also the run's note.
+        """Log ``plan.json``, ``guarantee.txt`` and ``checks.json``; the guarantee is also the run's note and tag.
 
         `checks` is the summary of the data checks: site to an object with at least ``passed``; no rows.
         """
@@ -66,6 +67,7 @@ class MlflowRun:
             self.client.log_dict(self.run_id, plan, "plan.json")
             self.client.log_text(self.run_id, guarantee, "guarantee.txt")
             self.client.set_tag(self.run_id, "mlflow.note.content", guarantee)
+            self.client.set_tag(self.run_id, GUARANTEE, guarantee)
             if checks is not None:
                 passed = sum(bool(result["passed"]) for result in checks.values())
                 self.client.log_dict(self.run_id, dict(checks), "checks.json")

@@ -1,0 +1,166 @@
+"""Before anyone trains: the noise an ε needs or the ε a noise costs, and whether a model could be learned under it.
+
+Pure arithmetic over the accountant. A plan is of releases of client sums; for DP-SGD inside a silo
+the same numbers hold with records for clients and steps for rounds.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from fedcore.errors import BadInput, PlanRefused
+from fedcore.privacy.accountant import Account, Spent
+from fedcore.privacy.calibrate import calibrate
+from fedcore.privacy.events import Event, FixedSizeSum, GaussianSum
+
+Sampling = Literal["poisson", "fixed", "none"]
+REASONABLE = 2.0  # noise on the mean over the clip up to which training was seen to work: a rule of thumb
+_CURVE_POINTS = 40
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is planned: `rounds` sums at `delta`, each over a cohort drawn at `rate` of the `clients`.
+
+    `sampling` is ``poisson`` (a secret draw, client by client), ``fixed`` (exactly rate · clients
+    of them, in secret) or ``none`` (everyone, or whoever is there: no amplification). `clients` and
+    `dimension`, the model's number of parameters, may be unknown.
+    """
+
+    sampling: Sampling
+    rate: float
+    rounds: int
+    delta: float
+    clients: int | None = None
+    dimension: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The noise multiplier, what it costs, ε after a number of rounds, and noise against signal.
+
+    `noise_ratio` is the expected length of the noise on the mean over the clip, None where clients
+    or dimension are unknown; `least_clients` the population from which on it is at most
+    `REASONABLE`, at the same rate and noise, None where the dimension is unknown.
+    """
+
+    noise_multiplier: float
+    spent: Spent
+    curve: tuple[tuple[int, float], ...]
+    noise_ratio: float | None
+    least_clients: int | None
+
+
+def answer(
+    question: Question, *, epsilon: float | None = None, noise_multiplier: float | None = None
+) -> Answer:
+    """What `question` costs at `noise_multiplier`, or the noise with which it keeps `epsilon`: one of the two.
+
+    Raises `BadInput` for numbers that make no sense, each with the reason.
+    """
+    if (epsilon is None) == (noise_multiplier is None):
+        raise BadInput("give exactly one of --epsilon and --noise-multiplier: the other one is the answer")
+    _refuse_nonsense(question)
+    event = _event(question)
+    if epsilon is not None:
+        noise_multiplier = calibrate(event, question.rounds, question.delta, epsilon)
+    assert noise_multiplier is not None, "one of the two was given"
+    if not 0 < noise_multiplier < math.inf:
+        raise BadInput(
+            f"noise multiplier must be above 0, got {noise_multiplier:g}: without noise nothing is private"
+        )
+    release = event(noise_multiplier)
+    rate, known = _rate(question), question.clients is not None and question.dimension is not None
+    return Answer(
+        noise_multiplier,
+        Account().plus(release, question.rounds).spent(question.delta),
+        tuple((n, Account().plus(release, n).epsilon(question.delta)) for n in _points(question.rounds)),
+        noise_ratio(question.clients or 0, rate, noise_multiplier, question.dimension or 0)
+        if known
+        else None,
+        least_clients(rate, noise_multiplier, question.dimension, REASONABLE) if question.dimension else None,
+    )
+
+
+def noise_ratio(clients: int, rate: float, noise_multiplier: float, dimension: int) -> float:
+    """R = z·√d/(q·N): the length of the noise on the mean of a cohort's updates, in clips.
+
+    >>> round(noise_ratio(10_000, 0.05, 6.0, 650), 2)
+    0.31
+    """
+    return noise_multiplier * math.sqrt(dimension) / (rate * clients)
+
+
+def least_clients(rate: float, noise_multiplier: float, dimension: int, ratio: float) -> int:
+    """The smallest population whose noise on the mean is at most `ratio` clips long: N ≥ z·√d/(q·R).
+
+    >>> least_clients(0.05, 6.0, 650, REASONABLE)
+    1530
+    """
+    return math.ceil(noise_multiplier * math.sqrt(dimension) / (rate * ratio))
+
+
+def refuse_hopeless(
+    clients: int, rate: float, noise_multiplier: float, dimension: int, max_ratio: float
+) -> None:
+    """Raise `PlanRefused` where client-level noise would drown what the clients say, with the way out."""
+    ratio = noise_ratio(clients, rate, noise_multiplier, dimension)
+    if ratio <= max_ratio:
+        return
+    needed = least_clients(rate, noise_multiplier, dimension, max_ratio)
+    raise PlanRefused(
+        f"client-level privacy over {clients} clients: noise multiplier {noise_multiplier:.4g} on the sum is noise of "
+        f"{noise_multiplier:.4g}·√{dimension}/({rate:g}·{clients}) = {ratio:.3g} clips on the mean, above "
+        f"privacy.max_noise_ratio {max_ratio:g}; have at least {needed:,} clients, or protect the records inside each "
+        "silo with privacy.unit: record and privacy.mode: record"
+    )
+
+
+def _event(question: Question) -> Callable[[float], Event]:
+    if question.sampling == "fixed":
+        cohort, clients = _cohort(question), question.clients
+        assert clients is not None, "_cohort refuses a fixed cohort of an unknown population"
+        return lambda multiplier: FixedSizeSum(multiplier, cohort, clients)
+    rate = question.rate if question.sampling == "poisson" and question.rate < 1 else None
+    return lambda multiplier: GaussianSum(multiplier, rate)
+
+
+def _cohort(question: Question) -> int:
+    if question.clients is None:
+        raise BadInput("a fixed cohort is so many of so many clients; say how many there are with --clients")
+    return max(1, round(question.rate * question.clients))
+
+
+def _rate(question: Question) -> float:
+    """The share of the clients in an average cohort."""
+    if question.sampling == "fixed" and question.clients:
+        return _cohort(question) / question.clients
+    return question.rate if question.sampling == "poisson" else 1.0
+
+
+def _refuse_nonsense(question: Question) -> None:
+    if not 0 < question.rate <= 1:
+        raise BadInput(
+            f"sampling rate must lie in (0, 1], got {question.rate:g}: it is the share of the clients in a cohort"
+        )
+    if question.rounds < 1:
+        raise BadInput(f"rounds must be 1 or more, got {question.rounds}")
+    if not 0 < question.delta < 1:
+        raise BadInput(f"delta must lie between 0 and 1, got {question.delta:g}")
+    if question.clients is not None and question.clients < 1:
+        raise BadInput(f"clients must be 1 or more, got {question.clients}")
+    if question.dimension is not None and question.dimension < 1:
+        raise BadInput(
+            f"dimension must be 1 or more, got {question.dimension}: it is the model's number of parameters"
+        )
+    if question.clients and question.delta >= 1 / question.clients:
+        raise BadInput(
+            f"delta {question.delta:g} with {question.clients} clients must stay below 1/{question.clients}, or "
+            f"publishing one client whole would count as private; give a delta below {1 / question.clients:.2g}"
+        )
+
+
+def _points(rounds: int) -> list[int]:
+    """Numbers of rounds from 1 to `rounds`, evenly spaced, the last always among them."""
+    return sorted({max(1, round(rounds * i / _CURVE_POINTS)) for i in range(1, _CURVE_POINTS + 1)} | {1})
