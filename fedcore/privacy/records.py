@@ -7,15 +7,10 @@ of a silo is one in which one record counts for nothing while the announced coun
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import lgamma, log
-
-import numpy as np
 
 from fedcore.errors import PlanRefused
-from fedcore.privacy.accountant import epsilon
-from fedcore.privacy.events import GaussianSum, RecordSgd
-
-_ORDERS = range(2, 257)
+from fedcore.privacy.accountant import Account
+from fedcore.privacy.events import RecordSgd
 
 
 @dataclass(frozen=True)
@@ -81,36 +76,7 @@ def _undominated(events: list[RecordSgd]) -> list[RecordSgd]:
 
 
 def _maximum(events: list[RecordSgd], rounds: int, delta: float) -> RecordSgd:
-    """The event with the largest ε over `rounds`. Those whose upper bound is below it are not computed."""
+    """The event with the largest ε over `rounds`."""
     if len(events) == 1:
         return events[0]
-    bounds = {event: _renyi_bound(event, rounds, delta) for event in events}
-    best, most = events[0], -1.0
-    for event in sorted(events, key=lambda event: -bounds[event]):
-        if bounds[event] <= most:
-            break
-        release = GaussianSum(event.noise_multiplier, event.sampling_rate)
-        spent = epsilon([release] * (event.steps * rounds), delta)
-        if spent > most:
-            best, most = event, spent
-    return best
-
-
-def _renyi_bound(event: RecordSgd, rounds: int, delta: float) -> float:
-    """An upper bound of ε in microseconds. Mironov, Talwar, Zhang 2019, arXiv:1908.10530, § 3.3, whole orders."""
-    best, count = np.inf, event.steps * rounds
-    for order in _ORDERS:
-        spent = count * _renyi(event.sampling_rate, event.noise_multiplier, order)
-        best = min(best, spent + log((order - 1) / order) - (log(delta) + log(order)) / (order - 1))
-    return max(best, 0.0)
-
-
-def _renyi(rate: float, noise: float, order: int) -> float:
-    """Rényi divergence of whole `order` of one step."""
-    if rate == 1:
-        return order / (2 * noise**2)
-    k = np.arange(order + 1)
-    choose = np.array([lgamma(order + 1) - lgamma(i + 1) - lgamma(order - i + 1) for i in k])
-    terms = choose + k * log(rate) + (order - k) * np.log1p(-rate) + k * (k - 1) / (2 * noise**2)
-    top = terms.max()
-    return float((top + np.log(np.exp(terms - top).sum())) / (order - 1))
+    return max(events, key=lambda event: Account().plus(event, rounds).epsilon(delta))
