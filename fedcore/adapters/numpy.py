@@ -46,9 +46,7 @@ class NumpyModel:
             back_i.sum(axis=0, out=parts[2 * i + 1])
         return loss, gradient
 
-    def clipped_sum(
-        self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator
-    ) -> Floats:
+    def clipped_sum(self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator) -> Floats:
         """Sum of clipped gradients of the rows: see the protocol.
 
         A row's gradient in a dense layer is an outer product, so its norm needs no gradient.

@@ -46,7 +46,9 @@ class RowGradients:
         rows = x.clone().requires_grad_()  # hooks of the first layer fire on inputs that need a gradient
         self._loss(self._outputs(self._hooked, rows), y).backward()  # type: ignore[no-untyped-call]
         samples = [self._of(parameter, len(x)) for parameter in self._parameters]
-        norms = torch.stack([torch.linalg.vector_norm(sample, dim=1, dtype=torch.float64) for sample in samples])
+        norms = torch.stack(
+            [torch.linalg.vector_norm(sample, dim=1, dtype=torch.float64) for sample in samples]
+        )
         lengths = torch.linalg.vector_norm(norms, dim=0).numpy()
         kept = np.flatnonzero(np.isfinite(lengths))
         factors = clip_factors(lengths[kept], clip)

@@ -165,8 +165,9 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
 
     Means and squared deviations are merged by Chan, Golub & LeVeque 1979, equation 2.1, in
     exactly rounded sums; the scale is the population's standard deviation (1 where nothing
-    varies). Without `standardize` numbers and a regression's label stay as they are. Words are united, unless the schema lists them. Raises `TooFewClients` without
-    sites, `BadInput` for statistics of other columns.
+    varies). Without `standardize` numbers and a regression's label stay as they are. Words are
+    united, unless the schema lists them. Raises `TooFewClients` without sites, `BadInput` for
+    statistics of other columns.
     """
     sites = list(statistics)
     if not sites:
