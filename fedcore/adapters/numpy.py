@@ -52,9 +52,8 @@ class NumpyModel:
         A row's gradient in a dense layer is an outer product, so its norm needs no gradient.
         Goodfellow 2015, arXiv:1510.01799.
         """
-        summed = np.zeros(vector.size)
         if not len(x):
-            return summed
+            return np.zeros(vector.size)
         with np.errstate(all="ignore"):  # a row that is not finite is left out below
             steps = self._forward(vector, x)
             back = self._loss(steps[-1], y)[1] * np.float32(len(x))
@@ -65,12 +64,11 @@ class NumpyModel:
             squares = sum((b**2).sum(axis=1) * ((s**2).sum(axis=1) + 1) for s, b in layers)
         kept = np.isfinite(squares)
         factors = clip_factors(np.sqrt(squares[kept]), clip)[:, None]
-        parts = list(self.layout.split(summed).values())
-        for i, (step, back_i) in enumerate(layers):
+        parts: list[Floats] = []
+        for step, back_i in layers:
             scaled = back_i[kept] * factors
-            parts[2 * i][...] = scaled.T @ step[kept]
-            parts[2 * i + 1][...] = scaled.sum(axis=0)
-        return summed
+            parts += [(scaled.T @ step[kept]).ravel(), scaled.sum(axis=0)]
+        return np.concatenate(parts)
 
     def train(
         self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator

@@ -76,4 +76,7 @@ def _school(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> tuple[_Numbers, _Numb
 def _standardized(x: _Numbers) -> _Numbers:
     wide = x.astype(np.float64)
     deviation = wide.std(axis=0)
-    return ((wide - wide.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0)).astype(np.float32)
+    scaled: _Numbers = ((wide - wide.mean(axis=0)) / np.where(deviation > 1e-9, deviation, 1.0)).astype(
+        np.float32
+    )
+    return scaled
