@@ -18,6 +18,7 @@ from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, BudgetSpent, RunConflict
 from fedcore.ledger import data_version
+from fedcore.local.dp_sgd import refuse_mixed_records
 from fedcore.plan import build_plan
 from fedcore.report import Report, finish_report, open_report
 from fedcore.round import STEPS as ROUND_STEPS
@@ -227,7 +228,9 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
     rows = {client: statistics.rows for client, statistics in described.items()}
     tree = features_tree(features)
     plan = build_plan(config, rows, schema, tree, run)
-    build_model(model_spec(config.model, schema, features))
+    model = build_model(model_spec(config.model, schema, features))
+    if config.privacy.mode == "record":
+        refuse_mixed_records(model)
     digests = {site: data.digests.get(site, "") for site in rows}
     body = {
         "config": _identity(config),

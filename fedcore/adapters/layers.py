@@ -8,9 +8,9 @@ import numpy as np
 
 from fedcore.adapters.model import ModelSpec
 from fedcore.errors import UnknownName
-from fedcore.types import Layout, Vector
+from fedcore.types import Floats, Layout, Vector
 
-BUILT_IN = ("logistic", "mlp")
+BUILT_IN = ("linear", "logistic", "mlp")
 
 
 def widths(spec: ModelSpec) -> tuple[int, ...]:
@@ -31,9 +31,11 @@ def dense_layout(spec: ModelSpec) -> Layout:
     return Layout(tuple(names), tuple(shapes))
 
 
-def dense_init(layout: Layout, rng: np.random.Generator) -> Vector:
-    """Uniform in ±1/√inputs for weights and biases, the usual start of a dense layer."""
-    vector = np.empty(layout.size, dtype=np.float32)
+def dense_init(spec: ModelSpec, layout: Layout, rng: np.random.Generator) -> Vector:
+    """Uniform in ±1/√inputs for weights and biases, the usual start of a dense layer; zeros for ``linear``."""
+    vector = np.zeros(layout.size, dtype=np.float32)
+    if spec.name == "linear":
+        return vector
     limit = 1.0
     for part in layout.split(vector).values():
         limit = 1.0 / np.sqrt(part.shape[1]) if part.ndim == 2 else limit
@@ -45,3 +47,8 @@ def batches(rows: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Row numbers of one epoch in random order, `size` at a time; the last batch may be shorter."""
     order = rng.permutation(rows)
     return [order[start : start + size] for start in range(0, rows, size)]
+
+
+def clip_factors(norms: Floats, clip: float) -> Floats:
+    """What rows with gradients of these L2 `norms` are multiplied by, so that none exceeds `clip`, rounding included."""
+    return np.minimum(1.0, clip / np.maximum(norms, np.finfo(np.float64).tiny)) * (1 - 2.0**-48)

@@ -15,7 +15,7 @@ from fedcore.config import ModelConfig
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
 from fedcore.errors import UnknownName
-from fedcore.types import Layout, Vector
+from fedcore.types import Floats, Layout, Vector
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,22 @@ class Model(Protocol):
         rng: np.random.Generator,
     ) -> tuple[Vector, Mapping[str, float]]:
         """Parameters after local SGD from `vector`, and facts (``loss``: mean over the last epoch)."""
+        ...
+
+    def clipped_sum(
+        self,
+        vector: Vector,
+        x: NDArray[np.float32],
+        y: NDArray[np.float32],
+        clip: float,
+        rng: np.random.Generator,
+    ) -> Floats:
+        """Sum (d,) over the rows of each row's own gradient, scaled down to L2 norm `clip`; zeros for no rows.
+
+        One row more or less moves it by at most `clip`. A row whose gradient is not finite counts
+        as zeros; `rng` is for what the model itself draws, such as dropout. Raises `PlanRefused`
+        for a model in which rows see one another.
+        """
         ...
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.adapters.layers import batches, dense_init, dense_layout
+from fedcore.adapters.layers import batches, clip_factors, dense_init, dense_layout
 from fedcore.adapters.model import ModelSpec, Training
 from fedcore.errors import BadConfig
-from fedcore.types import Layout, Vector
+from fedcore.types import Floats, Layout, Vector
 
 Rows = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ class NumpyModel:
 
     def init(self, rng: np.random.Generator) -> Vector:
         """Initial parameters (d,)."""
-        return dense_init(self.layout, rng)
+        return dense_init(self.spec, self.layout, rng)
 
     def layers(self, vector: Vector) -> list[tuple[Rows, Rows]]:
         """Weights (in, out) and biases (out,) of each layer; ReLU lies between layers."""
@@ -41,13 +41,34 @@ class NumpyModel:
         loss, back = self._loss(steps[-1], y)
         gradient = np.empty_like(vector)
         parts = list(self.layout.split(gradient).values())
-        for i in range(len(parts) // 2 - 1, -1, -1):
-            weight, _ = self.layers(vector)[i]
-            np.matmul(back.T, steps[i], out=parts[2 * i])
-            back.sum(axis=0, out=parts[2 * i + 1])
-            if i:
-                back = (back @ weight.T) * (steps[i] > 0)
+        for i, back_i in enumerate(self._backward(vector, steps, back)):
+            np.matmul(back_i.T, steps[i], out=parts[2 * i])
+            back_i.sum(axis=0, out=parts[2 * i + 1])
         return loss, gradient
+
+    def clipped_sum(self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator) -> Floats:
+        """Sum of clipped gradients of the rows: see the protocol.
+
+        A row's gradient in a dense layer is an outer product, so its norm needs no gradient.
+        Goodfellow 2015, arXiv:1510.01799.
+        """
+        if not len(x):
+            return np.zeros(vector.size)
+        with np.errstate(all="ignore"):  # a row that is not finite is left out below
+            steps = self._forward(vector, x)
+            back = self._loss(steps[-1], y)[1] * np.float32(len(x))
+            layers = [
+                (step.astype(np.float64), back_i.astype(np.float64))
+                for step, back_i in zip(steps, self._backward(vector, steps, back), strict=False)
+            ]
+            squares = sum((b**2).sum(axis=1) * ((s**2).sum(axis=1) + 1) for s, b in layers)
+        kept = np.isfinite(squares)
+        factors = clip_factors(np.sqrt(squares[kept]), clip)[:, None]
+        parts: list[Floats] = []
+        for step, back_i in layers:
+            scaled = back_i[kept] * factors
+            parts += [(scaled.T @ step[kept]).ravel(), scaled.sum(axis=0)]
+        return np.concatenate(parts)
 
     def train(
         self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator
@@ -74,6 +95,14 @@ class NumpyModel:
             out = steps[-1] @ weight + bias
             steps.append(np.maximum(out, 0) if i + 1 < len(layers) else out)
         return steps
+
+    def _backward(self, vector: Vector, steps: list[Rows], back: Rows) -> list[Rows]:
+        """Gradients (n, out) at the outputs of each layer, first to last, from `back` at the last."""
+        backs = [back]
+        for i in range(len(steps) - 2, 0, -1):
+            weight, _ = self.layers(vector)[i]
+            backs.insert(0, (backs[0] @ weight.T) * (steps[i] > 0))
+        return backs
 
     def _activate(self, out: Rows) -> Rows:
         if self.spec.task == "regression":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from fedcore.adapters.layers import batches, dense_init, dense_layout, widths
 from fedcore.adapters.model import ModelSpec, Training
-from fedcore.errors import BadConfig
-from fedcore.types import Layout, Vector
+from fedcore.errors import BadConfig, MissingExtra
+from fedcore.types import Floats, Layout, Vector
+
+if TYPE_CHECKING:
+    from fedcore.adapters.opacus import RowGradients
 
 Rows = NDArray[np.float32]
 _CHUNK = 65_536  # rows a forward pass takes at once when scoring
@@ -45,7 +48,7 @@ class TorchModel:
     def init(self, rng: np.random.Generator) -> Vector:
         """Initial parameters (d,): the built-in start, or the module's own under a seed from `rng`."""
         if not self.spec.factory:
-            return dense_init(self.layout, rng)
+            return dense_init(self.spec, self.layout, rng)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**63)))
             parameters = _from_factory(self.spec).parameters()
@@ -103,6 +106,28 @@ class TorchModel:
                         flat.sub_(velocity, alpha=settings.lr)
                         total += loss.detach() * len(order)
         return flat.numpy(), {"loss": float(total) / len(x)}
+
+    def clipped_sum(self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator) -> Floats:
+        """Sum of clipped gradients of the rows, by opacus: see the protocol."""
+        gradients = self._row_gradients
+        if not len(x):
+            return np.zeros(vector.size)
+        with _one_thread(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**63)))
+            return gradients.clipped_sum(vector, torch.from_numpy(x), torch.from_numpy(y), clip)
+
+    @cached_property
+    def _row_gradients(self) -> "RowGradients":
+        """Kept between steps: opacus' hooks are slow to put on. Its parameters are set at each call."""
+        try:
+            from fedcore.adapters.opacus import RowGradients
+        except ImportError:
+            raise MissingExtra("opacus", "privacy") from None
+        module = self._build().train()
+        random = np.random.default_rng(0).normal(0, 0.3, self.layout.size)  # zeros would hide mixed rows
+        flat = torch.from_numpy(random.astype(np.float32))
+        self._bind(module, flat)
+        return RowGradients(module, flat, self._outputs, self._loss, self.spec.input_shape)
 
     def _bind(self, module: torch.nn.Module, flat: torch.Tensor) -> torch.Tensor:
         """Make the parameters views of `flat`, their gradients views of the tensor returned."""

@@ -67,7 +67,7 @@ def simulate(
     with ShownRounds(config, Console(stderr=True)) as show:
         result = train(config, workdir, name, sites, progress=show)
     facts = {**asdict(result), "model_dir": str(result.model_dir)}
-    print_result(facts, workdir)
+    print_result(facts, workdir, config.privacy.unit)
     if as_json:
         print(json.dumps(facts, sort_keys=True))
 
@@ -95,7 +95,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def print_result(facts: dict[str, object], workdir: Path) -> None:
+def print_result(facts: dict[str, object], workdir: Path, unit: str) -> None:
     """What a person wants to know of a finished run, one fact a line, the place of the run last."""
     console = Console(highlight=False, soft_wrap=True)
     for site, why in dict(facts["left_out"]).items():  # type: ignore[call-overload]
@@ -103,7 +103,7 @@ def print_result(facts: dict[str, object], workdir: Path) -> None:
     metrics = dict(facts["metrics"])  # type: ignore[call-overload]
     console.print(f"run          {facts['run']}: {facts['rounds']} rounds, {facts['stopped']}")
     if facts["epsilon"] is not None:
-        console.print(f"privacy      ε = {facts['epsilon']:.4f} at δ = {facts['delta']:g} (client level)")
+        console.print(f"privacy      ε = {facts['epsilon']:.4f} at δ = {facts['delta']:g} ({unit} level)")
     console.print(f"bytes        {_size(facts['bytes_up'])} up, {_size(facts['bytes_down'])} down")
     console.print(
         f"model        {facts['model_dir']} (sha256 {str(facts['model_sha256'])[:16]}…)", markup=False

@@ -35,7 +35,8 @@ class DataConfig:
     """Which data: a name of the catalog, or ``own`` with a path.
 
     `months` choose the data versions of sets that have months. `sites` limits and orders the
-    clients; empty means all. `client_column` and `label` are needed for an own table.
+    clients; empty means all. `client_column` and `label` are needed for an own table. Without
+    `standardize` numbers, and the label of a regression, are learned from as they are.
     """
 
     name: str = "flights"

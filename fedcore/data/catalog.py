@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedcore.config import DataConfig
-from fedcore.data import flights, heart, images, own
+from fedcore.data import flights, heart, images, own, school
 from fedcore.data.raw import Raw, write_raw
 from fedcore.data.schema import Schema
 from fedcore.errors import UnknownName
@@ -74,6 +74,26 @@ CATALOG: dict[str, DataSet] = {
             "classification",
             "4 hospitals",
             heart.load,
+        ),
+        DataSet(
+            "school",
+            "Exam scores, 15,362 pupils, columns scaled school by school as in published results",
+            "school.mat (MALSAR, private-cross-silo-fl) in FEDCORE_DATA (Inner London Education Authority)",
+            "not stated; long distributed for research",
+            True,
+            "regression",
+            "139 London schools",
+            school.load,
+        ),
+        DataSet(
+            "school-shares",
+            "The same pupils, columns as shares: no statistics of a school are in them",
+            "school.mat (MALSAR, private-cross-silo-fl) in FEDCORE_DATA (Inner London Education Authority)",
+            "not stated; long distributed for research",
+            True,
+            "regression",
+            "139 London schools",
+            school.load_shares,
         ),
         DataSet(
             "own",

@@ -103,15 +103,20 @@ def frame(files: Sequence[Path], schema: Schema) -> "pd.DataFrame":
     rows = pd.concat(
         [pd.DataFrame({name: shard[name] for name in names}) for shard in shards], ignore_index=True
     )
-    numbers = {column.name for column in schema.numeric}
+    numbers = _numbers_of(schema)
     return rows.astype(
         {name: np.float64 for name in names if name in numbers and rows[name].dtype.kind in "iufb"}
     )
 
 
+def _numbers_of(schema: Schema) -> set[str]:
+    """Names of the columns that hold numbers, a regression's label among them."""
+    return {c.name for c in schema.numeric} | ({schema.label} if schema.task == "regression" else set())
+
+
 def _cells(raw: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """Numbers where all cells are, otherwise words with None for a missing one; an array of a row as its hash."""
-    numbers = {c.name for c in schema.numeric} | ({schema.label} if schema.task == "regression" else set())
+    numbers = _numbers_of(schema)
     cells: dict[str, Any] = {}
     for name in dict.fromkeys((*schema.columns, schema.label, *schema.unique)):
         if name not in raw:

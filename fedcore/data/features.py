@@ -165,8 +165,9 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
 
     Means and squared deviations are merged by Chan, Golub & LeVeque 1979, equation 2.1, in
     exactly rounded sums; the scale is the population's standard deviation (1 where nothing
-    varies). Words are united, unless the schema lists them. Raises `TooFewClients` without
-    sites, `BadInput` for statistics of other columns.
+    varies). Without `standardize` numbers and a regression's label stay as they are. Words are
+    united, unless the schema lists them. Raises `TooFewClients` without sites, `BadInput` for
+    statistics of other columns.
     """
     sites = list(statistics)
     if not sites:
@@ -183,7 +184,7 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
         Vocabulary(c.name, tuple(sorted(c.values or {w for s in sites for w in s.words[c.name]})), c.nullable)
         for c in schema.categorical
     )
-    return Features(scales, vocabularies, schema.shape, _target(sites))
+    return Features(scales, vocabularies, schema.shape, _target(sites) if standardize else (0.0, 1.0))
 
 
 def _target(sites: Sequence[SiteStatistics]) -> tuple[float, float]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fedcore.adapters.model import Model, build_model, model_spec
+from fedcore.adapters.model import Model, Training, build_model, model_spec
 from fedcore.config import Config
 from fedcore.data.features import Features
 from fedcore.data.federated import SiteData, load_site, train_statistics
 from fedcore.data.schema import Schema
 from fedcore.errors import BadData, BadInput, FedcoreError
+from fedcore.local.dp_sgd import dp_sgd
 from fedcore.local.metrics import measure
 from fedcore.local.sgd import algorithm, training
 from fedcore.rng import generator
@@ -47,7 +48,7 @@ class Client:
         except FedcoreError as error:
             return Reply(self.name, error=str(error))
         facts = {**reply.facts, "seconds": time.monotonic() - start}
-        if task.kind == "train" and self._config.privacy.mode == "local":
+        if task.kind == "train" and self._config.privacy.mode in ("local", "record"):
             facts = {}
         return Reply(self.name, facts, reply.vector, None, task.round, task.model_sha256)
 
@@ -60,10 +61,12 @@ class Client:
 
     def _train(self, task: Task) -> Reply:
         data, model = self._ready(task.features)
-        rng = generator(self._config.seed, "train", task.round, self.name)
         assert task.model is not None, "a train task carries a model"
         local = self._config.local
         settings = training(local, task.round, task.corrections.get(self.name))
+        if self._config.privacy.mode == "record":
+            return Reply(self.name, {}, self._trained_privately(model, task, data, settings))
+        rng = generator(self._config.seed, "train", task.round, self.name)
         update, facts = algorithm(local.algorithm)(model, task.model, data, settings, rng)
         finite = np.isfinite(update).all() and all(np.isfinite(value) for value in facts.values())
         if self._config.privacy.mode == "local":
@@ -77,23 +80,33 @@ class Client:
         return Reply(self.name, facts, sent)
 
     def _noised(self, update: Vector, task: Task) -> Vector:
-        """What leaves the client under local privacy: nothing else does, be it a loss or that training diverged.
+        """What leaves the client under local privacy: nothing else does, be it a loss or that training diverged."""
+        privacy, rng = self._config.privacy, self._once(task)
+        chain = client_chain(privacy, seeded=rng)
+        return chain.apply(update, chain.init(), np.random.default_rng(0))[0]
+
+    def _trained_privately(self, model: Model, task: Task, data: SiteData, settings: Training) -> Vector:
+        """The update of DP-SGD, once a round; zeros where it is not finite, which noise alone can cause."""
+        assert task.model is not None, "a train task carries a model"
+        update = dp_sgd(model, task.model, data, settings, self._config.privacy, self._once(task))
+        return update if np.isfinite(update).all() else np.zeros_like(update)
+
+    def _once(self, task: Task) -> np.random.Generator | None:
+        """What a simulation draws this release's noise with, None for the system's source.
 
         The noise of one release is drawn once: a second view of it would let the server average the
         noise away. Raises `BadInput` for a round of the run that was answered before, and so for any
         earlier one.
         """
-        privacy, rng = self._config.privacy, None
-        if privacy.noise == "seeded":
-            rng = generator(self._config.seed, "noise", task.run, task.round, self.name)
-        elif self._answered.get(task.run, -1) >= task.round:
+        if self._config.privacy.noise == "seeded":
+            return generator(self._config.seed, "noise", task.run, task.round, self.name)
+        if self._answered.get(task.run, -1) >= task.round:
             raise BadInput(
                 f"client {self.name} answered round {task.round} of run {task.run} before; a second answer would "
                 "show its update under other noise, so ask it in the next round"
             )
         self._answered[task.run] = task.round
-        chain = client_chain(privacy, seeded=rng)
-        return chain.apply(update, chain.init(), np.random.default_rng(0))[0]
+        return None
 
     def _evaluate(self, task: Task) -> Reply:
         data, model = self._ready(task.features)

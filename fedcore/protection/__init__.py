@@ -11,6 +11,7 @@ from fedcore.errors import PlanRefused
 from fedcore.protection.central import central
 from fedcore.protection.local import local
 from fedcore.protection.mechanisms import MECHANISMS
+from fedcore.protection.record import record
 from fedcore.protection.setting import Protection, Setting, from_seed
 
 __all__ = ["Protection", "Setting", "protection"]
@@ -30,11 +31,6 @@ def protection(setting: Setting) -> Protection:
     if privacy.unit == "client":
         _refuse_delta(privacy, len(setting.rows))
     return _MODES[privacy.mode](setting)
-
-
-def record(setting: Setting) -> Protection:
-    """Each client trains by DP-SGD, and a record of a silo is the unit."""
-    raise PlanRefused("privacy.mode record cannot be run yet; set privacy.mode: central or local")
 
 
 _MODES: Mapping[str, Callable[[Setting], Protection]] = {"central": central, "local": local, "record": record}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedcore.config import DataConfig, PartitionConfig
-from fedcore.data import images
+from fedcore.data import images, school
 from fedcore.data.catalog import CATALOG, ingest
 from fedcore.data.schema import Numeric, Schema
 from fedcore.errors import BadConfig, BadData, BadInput, CorruptState, MissingExtra, StorageError, UnknownName
@@ -126,6 +126,56 @@ def test_hearts_are_by_hospital_without_incomplete_patients(
         ingest(DataConfig(name="heart"), tmp_path / "raw")
 
 
+def two_schools(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file like the published one: two schools of 30 pupils."""
+    from scipy.io import savemat
+
+    draws = np.random.default_rng(0)
+    x, y = np.empty((1, 2), object), np.empty((1, 2), object)
+    for i in range(2):
+        x[0, i] = draws.integers(0, 2, (30, 28)).astype(np.uint8)
+        x[0, i][:, 3:5] = draws.integers(3, 90, (30, 2))
+        x[0, i][:, 27] = 1
+        y[0, i] = np.linspace(1, 70, 30).astype(np.uint8)[:, None]
+    (place / "school").mkdir()
+    savemat(place / "school" / "school.mat", {"X": x, "Y": y})
+    content = (place / "school" / "school.mat").read_bytes()
+    monkeypatch.setattr(school, "SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setenv("FEDCORE_DATA", str(place))
+
+
+def test_schools_are_scaled_one_by_one_or_left_as_shares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_schools(tmp_path, monkeypatch)
+    schema = ingest(DataConfig(name="school"), tmp_path / "raw")
+    assert (schema.task, schema.shape) == ("regression", (28,))
+    with np.load(tmp_path / "raw" / "raw.npz") as raw:
+        x, score, client = raw["x"], raw["score"], raw["client"]
+    assert (score.min(), score.max()) == (0, 1)
+    assert sorted(set(client)) == ["school-000", "school-001"]
+    first = x[client == "school-000"]
+    np.testing.assert_allclose(first.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(first[:, :27].std(axis=0), 1, atol=1e-5)
+    assert not first[:, 27].any()
+    ingest(DataConfig(name="school-shares"), tmp_path / "raw")
+    with np.load(tmp_path / "raw" / "raw.npz") as raw:
+        assert (raw["x"].min(), raw["x"].max()) == (0, 1)
+        assert set(raw["x"][:, 0]) == {0, 1}
+
+
+def test_another_school_file_is_refused_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_schools(tmp_path, monkeypatch)
+    monkeypatch.setattr(school, "SHA256", "0" * 64)
+    with pytest.raises(BadData, match=r"school.mat is not the published file \(SHA-256\); copy it again"):
+        ingest(DataConfig(name="school"), tmp_path / "raw")
+    monkeypatch.delenv("FEDCORE_DATA")
+    with pytest.raises(BadData, match="put school.mat of MALSAR"):
+        ingest(DataConfig(name="school-shares"), tmp_path / "raw")
+
+
 def test_a_set_that_is_nowhere_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FEDCORE_DATA", raising=False)
     with pytest.raises(BadData, match=r"FEDCORE_DATA is not set.*UCI Heart Disease"):
@@ -146,7 +196,7 @@ def test_a_set_whose_package_is_not_installed_names_it(
 
 def test_an_unknown_set_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        UnknownName, match=r"did you mean 'flights'.*digits, fashion-mnist, flights, heart, own"
+        UnknownName, match=r"did you mean 'flights'.*digits, fashion-mnist, flights, heart, own, school"
     ):
         ingest(DataConfig(name="flihgts"), tmp_path)
     assert all(entry.licence and entry.source and entry.clients for entry in CATALOG.values())

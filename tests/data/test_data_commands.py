@@ -35,7 +35,15 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_sets_are_listed_for_people_and_programs() -> None:
     assert "336,776 flights" in said("list")
-    assert [entry["name"] for entry in told("list")] == ["flights", "digits", "fashion-mnist", "heart", "own"]
+    assert [entry["name"] for entry in told("list")] == [
+        "flights",
+        "digits",
+        "fashion-mnist",
+        "heart",
+        "school",
+        "school-shares",
+        "own",
+    ]
 
 
 def test_a_set_is_fetched_split_drawn_and_checked() -> None:

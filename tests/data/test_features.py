@@ -64,6 +64,13 @@ def test_without_standardising_numbers_stay_and_missing_ones_are_the_mean(schema
     np.testing.assert_allclose(features.encode(columns())[:, :2], [[20, 70], [40, 80], [60, 90]])
 
 
+def test_without_standardising_the_label_of_a_regression_stays() -> None:
+    schema = Schema("r", "regression", "y", numeric=(Numeric("age"),))
+    site = describe({"age": np.arange(3.0)}, schema, np.array([1.0, 2.0, 6.0]))
+    assert merge([site], schema).target == (3.0, pytest.approx(np.std([1, 2, 6])))
+    assert merge([site], schema, standardize=False).target == (0.0, 1.0)
+
+
 def test_words_are_learned_from_the_sites_where_the_schema_lists_none() -> None:
     open_words = Schema("w", "classification", "y", ("0", "1"), categorical=(Categorical("ward"),))
     sites = [describe({"ward": np.array(words)}, open_words) for words in (["b", ""], ["a", "b"], [""])]
