@@ -17,6 +17,7 @@ from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, RunConflict
 from fedcore.plan import build_plan
+from fedcore.privacy.leaves import facts_shown
 from fedcore.report import Report, finish_report, open_report
 from fedcore.round import STEPS as ROUND_STEPS
 from fedcore.session import Session, features_tree, held, schema_sha256, seen, session
@@ -89,12 +90,13 @@ def advance(workdir: Path, run: str, round_number: int, step: str) -> dict[str, 
     """Bring a round of a run up to and with `step`; that step's facts. Idempotent.
 
     Steps before it that are not committed are done first; the round before it must be complete.
-    ``record`` also tells the sinks and adds ``done``, ``stopped``, ``metrics`` and ``epsilon``.
+    ``record`` also tells the sinks and adds ``done``, ``stopped``, ``metrics`` and ``epsilon``. Under
+    privacy the facts leave out who took part.
     """
     if step not in STEPS:
         raise BadInput(f"unknown step {step!r}; known: {', '.join(STEPS)}")
     with held(workdir, run) as opened:
-        facts = dict(opened.advance(round_number, step).facts(step))
+        facts = facts_shown(opened.advance(round_number, step).facts(step), opened.plan.charge is not None)
         if step == "record":
             record = opened.record(round_number)
             deliver(opened, record, open_report(opened))

@@ -12,9 +12,10 @@ from fedcore.config import Config
 from fedcore.data.features import Features
 from fedcore.data.federated import SiteData, load_site, train_statistics
 from fedcore.data.schema import Schema
-from fedcore.errors import BadData, FedcoreError
+from fedcore.errors import BadData, BadInput, FedcoreError
 from fedcore.local.metrics import measure
 from fedcore.local.sgd import algorithm, training
+from fedcore.privacy.leaves import error_sent, facts_sent
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
 from fedcore.types import Json, Reply, Task, canonical_json
@@ -43,8 +44,9 @@ class Client:
                 task
             )
         except FedcoreError as error:
-            return Reply(self.name, error=str(error))
-        facts = {**reply.facts, "seconds": time.monotonic() - start}
+            return Reply(self.name, error=error_sent(task.kind, self.name, str(error), self._config.privacy))
+        took = {**reply.facts, "seconds": time.monotonic() - start}
+        facts = facts_sent(task.kind, took, self._config.privacy)
         return Reply(self.name, facts, reply.vector, None, task.round, task.model_sha256)
 
     def _describe(self, task: Task) -> Reply:
@@ -68,6 +70,9 @@ class Client:
         return Reply(self.name, facts, update)
 
     def _evaluate(self, task: Task) -> Reply:
+        privacy = self._config.privacy
+        if privacy.mode != "none" and privacy.evaluation == "off":
+            raise BadInput(f"{self.name} does not evaluate for others (privacy.evaluation: off)")
         data, model = self._ready(task.features)
         assert task.model is not None, "an evaluate task carries a model"
         if not len(data.y_test):

@@ -23,6 +23,7 @@ from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, PlanRefused, TooFewClients
 from fedcore.local.metrics import measure
 from fedcore.local.sgd import training
+from fedcore.privacy.leaves import error_sent, facts_sent
 from fedcore.transforms.client import client_chain
 from fedcore.types import Json, Reply, Task, Updates, Vector
 
@@ -112,10 +113,11 @@ class SoftmaxFleet:
         for client, update, loss in zip(clients, updates, losses, strict=True):
             if not (np.isfinite(loss) and np.isfinite(update).all()):
                 why = f"{client}: training diverged, loss or update is not finite; lower local.lr"
-                yield Reply(client, error=why)
+                yield Reply(client, error=error_sent("train", client, why, self._config.privacy))
                 continue
             sent, _ = chain.apply(update, chain.init(), unused)
-            yield Reply(client, {"loss": float(loss)}, sent, None, task.round, task.model_sha256)
+            facts = facts_sent("train", {"loss": float(loss)}, self._config.privacy)
+            yield Reply(client, facts, sent, None, task.round, task.model_sha256)
 
     def _updates(
         self, model: Vector, round_number: int, members: NDArray[np.intp]
@@ -160,6 +162,7 @@ class SoftmaxFleet:
             facts: dict[str, Json] = {"rows": 0}
             if own.stop > own.start:
                 facts = measure(scores[own], self._test.y[own].astype(np.float32), self._spec.task)
+            facts = facts_sent("evaluate", facts, self._config.privacy)
             yield Reply(client, facts, None, None, task.round, task.model_sha256)
 
 

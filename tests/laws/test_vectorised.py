@@ -91,7 +91,7 @@ def test_whole_rounds_end_in_the_same_model(settings, workdir):
 
 
 def test_nobody_asked_gives_no_reply(settings, workdir):
-    _, together, features, _ = fleets(settings(*WHOLE), workdir)
+    _, together, _, _ = fleets(settings(*WHOLE), workdir)
     assert list(together.ask(Task("train", "r", 0, np.zeros(650, np.float32)), [])) == []
     with pytest.raises(BadInput, match="answers train and evaluate, got describe"):
         together.ask(Task("describe", "r", 0), together.clients)
