@@ -70,10 +70,10 @@ TUNED = {
 }
 # Step lengths and clips tried for each arm and number of clients.
 GRID: dict[str, Sequence[Settings]] = {
-    "plain": [Settings(lr) for lr in (0.01, 0.03, 0.1, 0.3)],
+    "plain": [Settings(lr) for lr in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)],
     "private": [
         Settings(step / clip, clip)
-        for clip, step in product((0.5, 1.0, 2.0), (0.001, 0.003, 0.01, 0.03, 0.05, 0.1))
+        for clip, step in product((0.5, 1.0, 2.0), (0.0003, 0.001, 0.003, 0.01, 0.03, 0.05, 0.08))
     ],
 }
 
