@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from fedcore.config.kinds import CLOSED, Name, Positive, PositiveInt
@@ -44,4 +44,6 @@ class PrivacyConfig:
     population: Name | None = None
     noise: Literal["system", "seeded"] = "system"
     max_noise_ratio: Positive = 5.0
-    evaluation: Literal["clear", "off"] = "clear"
+    evaluation: Annotated[Literal["clear", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = (
+        "clear"  # YAML 1.1 reads a bare off as false
+    )
