@@ -328,14 +328,15 @@ def draw(rows: Sequence[dict[str, float]], file: Path) -> None:
     for arm, name in names.items():
         means, spread = [row[arm] for row in rows], [row[f"{arm}_sd"] for row in rows]
         top.errorbar(clients, means, spread, marker="o", capsize=4, color=COLORS[arm], label=name)
-    losses = [row["loss"] for row in rows]
-    below.errorbar(clients, losses, [row["loss_sd"] for row in rows], marker="o", capsize=4, color="#444")
+    losses, spread = [row["loss"] for row in rows], [row["loss_sd"] for row in rows]
+    below.errorbar(clients, losses, spread, marker="o", capsize=4, color="#444")
     below.axhline(2, color="#999", ls="--", lw=1)
-    for place, loss in zip(clients, losses, strict=True):
-        below.annotate(f"{loss:.2f}", (place, loss), (0, 9), textcoords="offset points", ha="center")
+    below.annotate("2 points", (clients[0], 2), (0, 4), textcoords="offset points", color="#777")
+    for place, loss, sd in zip(clients, losses, spread, strict=True):
+        below.annotate(f"{loss:.2f}", (place, loss + sd), (0, 7), textcoords="offset points", ha="center")
     top.set_ylabel("accuracy on the test images, %")
     below.set_ylabel("loss, points")
-    below.set_ylim(0, 1.2 * max(losses) + 1)
+    below.set_ylim(0, 1.2 * (max(losses) + max(spread)) + 1)
     below.set_xscale("log")
     below.set_xticks(clients, [f"{n:,}" for n in clients])
     below.minorticks_off()
