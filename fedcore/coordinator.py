@@ -20,6 +20,7 @@ from fedcore.errors import BadInput, BudgetSpent, RunConflict
 from fedcore.ledger import data_version
 from fedcore.local.dp_sgd import refuse_mixed_records
 from fedcore.plan import build_plan
+from fedcore.privacy.leaves import facts_shown
 from fedcore.report import Report, finish_report, open_report
 from fedcore.round import STEPS as ROUND_STEPS
 from fedcore.session import Session, features_tree, held, ledger_of, schema_sha256, seen, session
@@ -92,7 +93,8 @@ def advance(workdir: Path, run: str, round_number: int, step: str) -> dict[str, 
     """Bring a round of a run up to and with `step`; that step's facts. Idempotent.
 
     Steps before it that are not committed are done first; the round before it must be complete.
-    ``record`` also tells the sinks and adds ``done``, ``stopped``, ``metrics`` and ``epsilon``.
+    ``record`` also tells the sinks and adds ``done``, ``stopped``, ``metrics`` and ``epsilon``. Under
+    privacy the facts leave out who took part.
 
     A round that the budget no longer affords is not begun: its facts are those of the end, of the
     round before it. Raises `BudgetSpent` where there is none.
@@ -101,12 +103,13 @@ def advance(workdir: Path, run: str, round_number: int, step: str) -> dict[str, 
         raise BadInput(f"unknown step {step!r}; known: {', '.join(STEPS)}")
     with held(workdir, run) as opened:
         try:
-            facts = dict(opened.advance(round_number, step).facts(step))
+            known = opened.advance(round_number, step)
         except BudgetSpent as spent:
             if round_number == 0:
                 raise
             opened.store.note(run, unaffordable_round=round_number)
             return _end(opened.record(round_number - 1), str(spent))
+        facts = facts_shown(known.facts(step), opened.plan.charge is not None)
         if step == "record":
             record = opened.record(round_number)
             deliver(opened, record, open_report(opened))

@@ -16,6 +16,7 @@ from fedcore.adapters.trained import TrainedModel
 from fedcore.blobs import write_whole
 from fedcore.config import config_tree
 from fedcore.errors import MissingExtra
+from fedcore.privacy.leaves import disclosed
 from fedcore.privacy.statement import statement
 from fedcore.session import Session
 from fedcore.types import Json, RoundRecord, canonical_json
@@ -33,7 +34,7 @@ class Report:
     def __call__(self, record: RoundRecord) -> None:
         """Tell of one round."""
         if self.mlflow:
-            self.mlflow(record)
+            self.mlflow(disclosed(record))
 
     @property
     def run_id(self) -> str | None:
@@ -86,12 +87,13 @@ def finish_report(opened: Session, report: Report) -> None:
     write_whole(folder / "guarantee.txt", f"{guarantee}\n".encode())
     if not records:
         return
-    _draw(records, folder / "report")
+    told = [disclosed(record) for record in records]
+    _draw(told, folder / "report")
     if report.mlflow:
         from fedcore.tracking.points import last_kept
 
         report.mlflow.describe(plan_facts(opened), guarantee, opened.notes["checks"])
-        report.mlflow.log_records(records)
+        report.mlflow.log_records(told)
         report.mlflow.log_model(trained, last_kept(records) or records[-1])
         report.mlflow.finish()
 
@@ -99,6 +101,7 @@ def finish_report(opened: Session, report: Report) -> None:
 def publish(model: Path, records: list[RoundRecord], models: Path, reports: Path) -> None:
     """Copy a trained model to `models`, and write ``metrics.json``, ``rounds.csv`` and pictures to `reports`."""
     _replace_model(TrainedModel.load(model), models)
+    records = [disclosed(record) for record in records]
     reports.mkdir(parents=True, exist_ok=True)
     write_whole(reports / "metrics.json", _pretty(_final(records)))
     write_whole(reports / "rounds.csv", rounds_table(records).encode())
@@ -106,22 +109,23 @@ def publish(model: Path, records: list[RoundRecord], models: Path, reports: Path
 
 
 def rounds_table(records: list[RoundRecord]) -> str:
-    """Records as CSV, one row a round: metrics, ε, clients, bytes."""
+    """Records as CSV, one row a round: metrics, ε, clients and bytes (both empty under privacy)."""
     names = sorted({name for record in records for name in record.metrics})
     lines = [",".join(["round", *names, "epsilon", "replied", "bytes_up"])]
     for record in records:
         metrics = [f"{record.metrics[name]:.6f}" if name in record.metrics else "" for name in names]
         spent = "" if record.epsilon is None else f"{record.epsilon:.6f}"
-        lines.append(
-            ",".join([str(record.round), *metrics, spent, str(len(record.replied)), str(record.bytes_up)])
-        )
+        counts = ["", ""] if record.delta is not None else [str(len(record.replied)), str(record.bytes_up)]
+        lines.append(",".join([str(record.round), *metrics, spent, *counts]))
     return "\n".join([*lines, ""])
 
 
 def _final(records: list[RoundRecord]) -> Json:
     judged = [record.metrics for record in records if record.metrics]
     facts: dict[str, Json] = dict(judged[-1]) if judged else {}
-    facts |= {"rounds": len(records), "bytes_up": sum(record.bytes_up for record in records)}
+    facts["rounds"] = len(records)
+    if records and records[-1].delta is None:
+        facts["bytes_up"] = sum(record.bytes_up for record in records)
     return facts | ({"epsilon": records[-1].epsilon} if records[-1].epsilon is not None else {})
 
 

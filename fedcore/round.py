@@ -94,7 +94,8 @@ def select(known: Known) -> Outcome:
     spent = None
     if plan.charge and known.ledger:
         spent = known.ledger.reserve(state.run, state.round, plan.charge.event(state.round))
-    excluded = [client for client in plan.clients if client not in asked]
+    left = frozenset(asked)
+    excluded = [client for client in plan.clients if client not in left]
     return Outcome({"cohort": list(cohort), "epsilon": spent, "excluded": excluded})
 
 

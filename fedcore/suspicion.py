@@ -88,6 +88,8 @@ def trusted(
     clients: Sequence[str], suspicion: Mapping[str, float], limit: float, least: int
 ) -> tuple[str, ...]:
     """`clients` whose suspicion is at most `limit`, in order; never fewer than the `least` least suspect."""
+    if not suspicion:
+        return tuple(clients)
     ranked = sorted(clients, key=lambda client: (suspicion.get(client, 0.0), client))
     kept = {c for place, c in enumerate(ranked) if place < least or suspicion.get(c, 0.0) <= limit}
     return tuple(client for client in clients if client in kept)

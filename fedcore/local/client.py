@@ -16,6 +16,7 @@ from fedcore.errors import BadData, BadInput, FedcoreError
 from fedcore.local.dp_sgd import dp_sgd
 from fedcore.local.metrics import measure
 from fedcore.local.sgd import algorithm, training
+from fedcore.privacy.leaves import error_sent, facts_sent
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm
@@ -46,10 +47,9 @@ class Client:
                 task
             )
         except FedcoreError as error:
-            return Reply(self.name, error=str(error))
-        facts = {**reply.facts, "seconds": time.monotonic() - start}
-        if task.kind == "train" and self._config.privacy.mode in ("local", "record"):
-            facts = {}
+            return Reply(self.name, error=error_sent(task.kind, self.name, str(error), self._config.privacy))
+        took = {**reply.facts, "seconds": time.monotonic() - start}
+        facts = facts_sent(task.kind, took, self._config.privacy)
         return Reply(self.name, facts, reply.vector, None, task.round, task.model_sha256)
 
     def _describe(self, task: Task) -> Reply:
@@ -109,6 +109,9 @@ class Client:
         return None
 
     def _evaluate(self, task: Task) -> Reply:
+        privacy = self._config.privacy
+        if privacy.mode != "none" and privacy.evaluation == "off":
+            raise BadInput(f"{self.name} does not evaluate for others (privacy.evaluation: off)")
         data, model = self._ready(task.features)
         assert task.model is not None, "an evaluate task carries a model"
         if not len(data.y_test):

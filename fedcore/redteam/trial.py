@@ -6,7 +6,7 @@ An `Arena` is everything that does not depend on rule or attack (rows, clients, 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,9 @@ from fedcore.redteam.data import backdoor, implanted
 from fedcore.redteam.fleet import Combine, HostileFleet, PoisonedFleet, draw_hostile
 from fedcore.rng import generator
 from fedcore.round import Known, next_state, run_steps
-from fedcore.simulation import SerialFleet
-from fedcore.state import Outcome, Plan, State
-from fedcore.types import Fleet, Json, Reply, Task, Updates, Vector, canonical_json
+from fedcore.simulation import Memory, SerialFleet
+from fedcore.state import Plan, State
+from fedcore.types import Fleet, Json, Task, Updates, Vector, canonical_json
 
 _SCORES = ("accuracy", "r2")  # of these, the first that the task has
 _LESS = 0.5  # a row with less than this part of a full one counts as removed
@@ -88,32 +88,6 @@ class Trial:
     def rounds_to(self, score: float) -> int | None:
         """How many rounds until the model was that good; None if it never was."""
         return next((number for number, got in enumerate(self.scores[1:], 1) if got >= score), None)
-
-
-@dataclass
-class Memory:
-    """A round's journal for as long as the round takes: see `fedcore.round.RoundJournal`."""
-
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    kept: dict[str, Reply] = field(default_factory=dict)
-
-    def once(self, step: str, compute: Callable[[], Outcome]) -> Outcome:
-        """The outcome of the step, computed the first time."""
-        if step not in self.outcomes:
-            self.outcomes[step] = compute()
-        return self.outcomes[step]
-
-    def replies(self) -> Mapping[str, Reply]:
-        """Replies so far."""
-        return self.kept
-
-    def keep(self, reply: Reply) -> None:
-        """Keep a client's first reply."""
-        self.kept.setdefault(reply.client, reply)
-
-    def seconds(self) -> Mapping[str, float]:
-        """Nothing: steps are not timed here."""
-        return {}
 
 
 def open_arena(config: Config, workdir: Path, liars: int) -> Arena:

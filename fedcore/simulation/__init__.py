@@ -1,12 +1,14 @@
-"""Fleets of simulated clients on this machine: one after another, or in worker processes."""
+"""Fleets of simulated clients on this machine: one after another, in worker processes, or all in one computation."""
 
 from pathlib import Path
 
 from fedcore.config import Config
+from fedcore.simulation.memory import Memory
 from fedcore.simulation.serial import SerialFleet
+from fedcore.simulation.vectorised import SoftmaxFleet
 from fedcore.simulation.workers import WorkerFleet
 
-__all__ = ["SerialFleet", "WorkerFleet", "open_fleet"]
+__all__ = ["Memory", "SerialFleet", "SoftmaxFleet", "WorkerFleet", "open_fleet"]
 
 
 def open_fleet(config: Config, sites: Path, clients: tuple[str, ...]) -> SerialFleet | WorkerFleet:

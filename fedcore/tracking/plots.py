@@ -38,7 +38,7 @@ def draw(records: Sequence[RoundRecord], folder: Path) -> tuple[Path, ...]:
         "loss.png": (_losses, bool(_loss_names(ordered))),
         "privacy.png": (_privacy, any(record.epsilon is not None for record in ordered)),
         "clients.png": (_spread, _spread_metric(ordered) is not None),
-        "cohort.png": (_cohort, True),
+        "cohort.png": (_cohort, any(record.cohort for record in ordered)),
     }
     return tuple(
         _picture(how, ordered, folder / name) for name, (how, has_data) in pictures.items() if has_data

@@ -10,7 +10,10 @@ from fedcore.types import Json, RoundRecord, canonical_json
 
 
 def points(record: RoundRecord) -> dict[str, float]:
-    """Every number of a round, name to value: bytes, counts, seconds, ε and δ where privacy is on."""
+    """Every number of a round, name to value: bytes, counts, seconds; where privacy is on, ε and δ.
+
+    How many took part in a private round is no number to show: its ε counts on a secret cohort.
+    """
     counts = {
         "cohort": len(record.cohort),
         "replied": len(record.replied),
@@ -20,9 +23,9 @@ def points(record: RoundRecord) -> dict[str, float]:
         "excluded": len(record.excluded),
         "bytes_up": record.bytes_up,
         "bytes_down": record.bytes_down,
-        "rolled_back": record.verdict == "rollback",
     }
-    named = {name: float(value) for name, value in counts.items()}
+    named = {name: float(value) for name, value in counts.items() if record.delta is None}
+    named["rolled_back"] = float(record.verdict == "rollback")
     named |= {"update_norm": record.update_norm, **record.metrics}
     named |= {f"client.{name}": value for name, value in record.client_metrics.items()}
     named |= {f"seconds.{phase}": value for phase, value in record.seconds.items()}

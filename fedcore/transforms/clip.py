@@ -27,6 +27,8 @@ def clip(limit: float) -> Transform:
         length = norm(update)
         if not np.isfinite(length):
             raise BadInput("cannot clip an update that is not finite; lower local.lr")
+        if length <= limit:
+            return update, state
         shrink = 1.0
         while length * shrink > limit or norm(clipped := update * np.float32(shrink)) > limit:
             shrink = min(shrink * (1 - 2**-22), limit / length)

@@ -8,13 +8,19 @@ from fedcore.tracking.points import flatten, last_kept, participation, points
 
 
 def test_every_number_of_a_round_has_a_name(record):
-    named = points(record(2, refused={"AA": "norm"}, epsilon=1.5, delta=1e-5))
+    named = points(record(2, refused={"AA": "norm"}))
     assert named["auc"] == 0.64
     assert named["client.auc_p10"] == 0.54
     assert named["seconds.ask"] == 1.5
     assert (named["cohort"], named["replied"], named["dropped"], named["refused"]) == (4, 3, 1, 1)
     assert (named["bytes_up"], named["bytes_down"], named["update_norm"]) == (1000, 4000, 0.5)
-    assert (named["epsilon"], named["delta"], named["rolled_back"]) == (1.5, 1e-5, 0)
+    assert named["rolled_back"] == 0
+
+
+def test_a_private_round_tells_its_epsilon_and_not_how_many_took_part(record):
+    named = points(record(2, refused={"AA": "norm"}, epsilon=1.5, delta=1e-5))
+    assert (named["epsilon"], named["delta"], named["auc"]) == (1.5, 1e-5, 0.64)
+    assert not {"cohort", "replied", "dropped", "refused", "bytes_up", "bytes_down"} & set(named)
 
 
 def test_without_privacy_there_is_no_epsilon(record):

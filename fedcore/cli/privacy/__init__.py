@@ -1,4 +1,4 @@
-"""``fedcore privacy``: what it would cost, what was spent, and whether the claim stands."""
+"""``fedcore privacy``: what it would cost, what was spent, what leaves a site, and whether the claim stands."""
 
 import typer
 
@@ -7,7 +7,9 @@ from fedcore.cli.privacy.inversion import inversion
 from fedcore.cli.privacy.ledger import ledger
 from fedcore.cli.privacy.membership import membership
 from fedcore.cli.privacy.plan import plan
+from fedcore.cli.privacy.report import report
+from fedcore.cli.privacy.sweep import sweep
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-for command in (plan, ledger, audit, membership, inversion):
+for command in (plan, ledger, report, sweep, audit, membership, inversion):
     app.command()(command)

@@ -1,0 +1,152 @@
+"""What leaves a site, and whether a declared mechanism covers it.
+
+Under differential privacy nothing about single clients may travel beside the update: no loss, no
+count, no reason, no time it took. What travels all the same is listed by `leaves`, the uncovered
+with the way to close it, so that nobody has to find out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from fedcore.config import Config, PrivacyConfig
+from fedcore.types import Json, RoundRecord, TaskKind
+
+# Facts of a step that say who took part in a private round, or how many did.
+_WHO = frozenset({"cohort", "replied", "accepted", "refused", "ignored", "unusual", "bytes_up", "bytes_down"})
+_COVERED = frozenset({"unclipped"})  # counted with noise of its own: adaptive clipping
+_SILENT = "stays with the site"
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """One kind of thing: where it goes, under which mechanism, and what closes it if none covers it.
+
+    `goes` is None for what does not leave. `covered` is None where there is nothing to cover.
+    """
+
+    what: str
+    goes: str | None
+    mechanism: str
+    covered: bool | None
+    close: str = ""
+
+
+def facts_sent(kind: TaskKind, facts: Mapping[str, Json], privacy: PrivacyConfig) -> dict[str, Json]:
+    """Of a reply's `facts`, those that leave the site beside the update."""
+    if privacy.mode == "none":
+        return dict(facts)
+    if kind == "train":
+        return {name: value for name, value in facts.items() if name in _COVERED}
+    if kind == "evaluate" and privacy.evaluation == "off":
+        return {}
+    return {name: value for name, value in facts.items() if name != "seconds"}
+
+
+def error_sent(kind: TaskKind, client: str, error: str, privacy: PrivacyConfig) -> str:
+    """What leaves the site of an error: under privacy that there was one, for its text may quote a row."""
+    if privacy.mode == "none" or kind == "describe":
+        return error
+    return f"{client} could not {kind}; under privacy the reason stays there: run the site alone to see it"
+
+
+def facts_shown(facts: Mapping[str, Json], private: bool) -> dict[str, Json]:
+    """A step's facts for whoever drives the round: without who took part where that must stay secret."""
+    return {name: value for name, value in facts.items() if not (private and name in _WHO)}
+
+
+def disclosed(record: RoundRecord) -> RoundRecord:
+    """The record as it leaves the server: under privacy without who took part, how many, and why not."""
+    if record.delta is None:
+        return record
+    return replace(
+        record, cohort=(), replied=(), dropped=(), refused={}, unusual={}, bytes_up=0, bytes_down=0
+    )
+
+
+def leaves(config: Config) -> tuple[Leaving, ...]:
+    """Everything that leaves a site under `config`, and what stays although others send it."""
+    return (
+        *_described(config),
+        _update(config.privacy),
+        *_training(config.privacy),
+        _evaluation(config.privacy),
+        *_about(config.privacy),
+    )
+
+
+def _described(config: Config) -> tuple[Leaving, ...]:
+    """What a site tells before the first round, with or without privacy."""
+    clear, fixed = "in the clear, once", "agree on the encoding in schema.json beforehand"
+    return (
+        Leaving(
+            "feature statistics: count, mean and deviation of each column, words that occur",
+            "the server, and with the model whoever gets it",
+            clear,
+            False,
+            fixed,
+        ),
+        Leaving("number of training rows", "the server", clear, False, "agree on equal weights and round it"),
+        Leaving(
+            "checks: passed or why not, a range of rows, shares of missing cells",
+            "the server, tracking",
+            clear,
+            False,
+            "check.docs and checks.json stay out of tracking if tracking.enabled is false",
+        ),
+        Leaving(
+            "digest of the data version",
+            "the server, tracking",
+            "hashed with a key that only the site has",
+            True,
+        ),
+    )
+
+
+def _update(privacy: PrivacyConfig) -> Leaving:
+    noise = f"{privacy.mechanism.replace('_', ' ')} noise of {privacy.noise_multiplier:g} × the clip {privacy.clip:g}"
+    if privacy.mode == "none":
+        return Leaving(
+            "model update", "the server, and in the mean whoever gets the model", "in the clear", False,
+            "set privacy.mode",
+        )  # fmt: skip
+    if privacy.mode == "central":
+        how = f"clipped; {noise} is added to the sum before it is used: the server sees each update and is trusted"
+        return Leaving("model update", "the server; the noisy sum to everyone", how, True)
+    if privacy.mode == "local":
+        how = f"clipped, and {noise} is added before it leaves: the server is not trusted"
+        return Leaving("model update", "the server, and whoever gets the model", how, True)
+    how = f"trained by DP-SGD, {noise} on each step: covers a record of the site, not the site"
+    return Leaving("model update", "the server, and whoever gets the model", how, True)
+
+
+def _training(privacy: PrivacyConfig) -> tuple[Leaving, ...]:
+    """What training finds out beside the update."""
+    what = ("training loss", "seconds a task took", "reasons why an update is missing, which may quote a row")
+    if privacy.mode == "none":
+        close = "set privacy.mode"
+        return tuple(Leaving(name, "the server, its journal", "in the clear", False, close) for name in what)
+    silent = tuple(Leaving(name, None, _SILENT, None) for name in what)
+    if privacy.clipping != "adaptive":
+        return silent
+    vote = "summed with noise of privacy.count_noise, charged with the update"
+    return (Leaving("whether the update was shorter than the clip", "the server", vote, True), *silent)
+
+
+def _evaluation(privacy: PrivacyConfig) -> Leaving:
+    what = (
+        "evaluation of the model on the site's held-out rows: sums of loss, hits, rows, histograms of scores"
+    )
+    if privacy.mode != "none" and privacy.evaluation == "off":
+        return Leaving(what, None, f"{_SILENT} (privacy.evaluation: off)", None)
+    goes = "the server; sums and quantiles over clients to tracking"
+    return Leaving(what, goes, "in the clear, each round it is due", False, "set privacy.evaluation: off")
+
+
+def _about(privacy: PrivacyConfig) -> tuple[Leaving, ...]:
+    """What others can see of a site without its saying a word."""
+    enrolled = Leaving("that the site is enrolled", "everyone", "in the clear", False, "none")
+    who = "who took part in a round, and how many"
+    if privacy.mode == "none":
+        return enrolled, Leaving(who, "the server, tracking", "in the clear", False, "set privacy.mode")
+    secret = "kept in the server's journal; tracking, schedulers and reports are not told"
+    return enrolled, Leaving(who, "the server", secret, True)
