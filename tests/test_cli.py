@@ -49,7 +49,16 @@ def test_simulate_shows_rounds_and_ends_with_one_json_object(fedcore, workdir):
 
 
 def test_simulate_names_the_run_after_the_preset_and_shows_privacy(fedcore, workdir):
-    private = ["-S", "privacy.mode=central", "-S", "combine.weights=equal", "-S", "privacy.delta=0.01"]
+    private = [
+        "-S",
+        "privacy.max_noise_ratio=1e6",
+        "-S",
+        "privacy.mode=central",
+        "-S",
+        "combine.weights=equal",
+        "-S",
+        "privacy.delta=0.01",
+    ]
     strong = ["-S", "privacy.noise_multiplier=4", "-S", "privacy.epsilon=20"]
     code, out, err = fedcore("simulate", "--preset", "digits", *TINY, *private, *strong, "--workdir", workdir)
     assert code == 0, err

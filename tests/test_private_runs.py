@@ -55,7 +55,9 @@ def step_by_step(workdir: Path, config, rounds: int = 3) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [ADAPTIVE, (*ADAPTIVE, *ROLLING, "server.lr=3000"), LOCAL], ids=["adaptive", "rolling", "local"]
+    "overrides",
+    [ADAPTIVE, (*ADAPTIVE, *ROLLING, "server.lr=3000"), LOCAL],
+    ids=["adaptive", "rolling", "local"],
 )
 def test_step_by_step_ends_in_the_bytes_of_the_whole(new_workdir, settings, overrides):
     config = settings(*overrides)

@@ -177,3 +177,12 @@ def test_noise_from_the_system_is_never_the_same_twice(mechanism):
 def test_evaluation_off_asks_nobody():
     assert plan("privacy.evaluation=off").evaluate_every == 0
     assert plan("privacy.evaluation=clear").evaluate_every == 1
+
+
+def test_sixteen_silos_cannot_be_hidden_whole_and_are_told_the_way_out():
+    silos = {f"c{i:02d}": 1000 for i in range(16)}
+    config = load_config(overrides=(*CENTRAL, "privacy.noise_multiplier=100"))
+    with pytest.raises(
+        PlanRefused, match=r"over 16 clients: noise multiplier 100 .*have at least .*privacy.mode: record"
+    ):
+        build_plan(config, silos, SCHEMA, FEATURES, "r")

@@ -24,8 +24,9 @@ class PrivacyConfig:
     of the expected cohort).
 
     `epsilon` is the budget of `population` at `delta`. `noise` is ``system`` (never repeatable)
-    or, for simulations that must end in the same bytes, ``seeded``. A plan whose noise on the
-    mean would be longer than `max_noise_ratio` clips is refused. `evaluation` says how the
+    or, for simulations that must end in the same bytes, ``seeded``. A plan of client-level
+    privacy whose noise on the mean would be longer than `max_noise_ratio` clips is refused: at three
+    an easy task lost three points of accuracy. `evaluation` says how the
     clients' metrics leave them: in the ``clear``, or not at all (``off``).
     """
 
@@ -43,7 +44,7 @@ class PrivacyConfig:
     epsilon: Positive = 8.0
     population: Name | None = None
     noise: Literal["system", "seeded"] = "system"
-    max_noise_ratio: Positive = 5.0
+    max_noise_ratio: Positive = 3.0
     evaluation: Annotated[Literal["clear", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = (
         "clear"  # YAML 1.1 reads a bare off as false
     )

@@ -5,9 +5,11 @@ its parts into the plan. What the noise is made of is in `transforms/`, what an 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
 
 from fedcore.config import Config, PrivacyConfig
 from fedcore.errors import PlanRefused
+from fedcore.privacy.planning import refuse_hopeless
 from fedcore.protection.central import central
 from fedcore.protection.local import local
 from fedcore.protection.mechanisms import MECHANISMS
@@ -30,7 +32,10 @@ def protection(setting: Setting) -> Protection:
     _refuse_idle_rate(setting.config)
     if privacy.unit == "client":
         _refuse_delta(privacy, len(setting.rows))
-    return _MODES[privacy.mode](setting)
+    found = _MODES[privacy.mode](setting)
+    if privacy.unit == "client":
+        _refuse_hopeless(setting, found)
+    return found
 
 
 _MODES: Mapping[str, Callable[[Setting], Protection]] = {"central": central, "local": local, "record": record}
@@ -73,6 +78,21 @@ def _refuse_idle_rate(config: Config) -> None:
             f"cohort.rate {cohort.rate:g} with cohort.sampling {cohort.sampling}: nobody is drawn at that rate, so it may "
             "not be counted; set cohort.sampling: poisson, or remove cohort.rate"
         )
+
+
+def _refuse_hopeless(setting: Setting, found: Protection) -> None:
+    """Raise `PlanRefused` for noise that drowns what so few clients can say, once the model's size is known."""
+    privacy, clients = setting.privacy, len(setting.rows)
+    if setting.size is None:
+        return
+    if found.noise:
+        multiplier = (
+            found.noise.deviation / privacy.clip * (sqrt(2) if privacy.mechanism == "laplace" else 1.0)
+        )
+    else:  # every client of the cohort adds its own
+        multiplier = privacy.noise_multiplier * sqrt(setting.cohort)
+    rate = setting.cohort / clients
+    refuse_hopeless(clients, rate, multiplier, setting.size, privacy.max_noise_ratio)
 
 
 def _refuse_delta(privacy: PrivacyConfig, clients: int) -> None:

@@ -45,6 +45,7 @@ def _central(noise: float) -> tuple[str, ...]:
         "privacy.clip=0.5",
         f"privacy.noise_multiplier={noise}",
         "privacy.noise=seeded",
+        "privacy.max_noise_ratio=1e6",  # how well the model does is reported beside the attack
         "combine.weights=equal",
     )
 

@@ -49,7 +49,8 @@ def private(config: Config) -> Config:
     """Central noise, seeded, where the rule is a plain sum; no claim at all where it is not."""
     if config.combine.rule != "mean" or config.combine.mixers:
         return config
-    privacy = replace(config.privacy, mode="central", noise="seeded", clip=CLIP, noise_multiplier=NOISE)
+    noise = {"mode": "central", "noise": "seeded", "noise_multiplier": NOISE, "max_noise_ratio": 1e6}
+    privacy = replace(config.privacy, clip=CLIP, **noise)  # type: ignore[arg-type]
     return replace(config, privacy=privacy, combine=replace(config.combine, weights="equal"))
 
 

@@ -24,7 +24,7 @@ def draw(found: Sequence[Row], path: Path, metric: str, title: str) -> Path:
             axes.axhspan(
                 row.mean - row.deviation, row.mean + row.deviation, color="#1f4e79", alpha=0.12, lw=0
             )
-    places = [row.epsilon for row in private]
+    places = [row.epsilon for row in private if row.epsilon is not None]
     axes.errorbar(
         places,
         [row.mean for row in private],

@@ -26,6 +26,7 @@ PRIVATE = [
     "combine.weights=equal",
     "cohort.sampling=all",
     "privacy.mode=central",
+    "privacy.max_noise_ratio=1e6",
     "privacy.noise_multiplier=4",
     "privacy.clip=0.5",
     "privacy.delta=0.001",

@@ -34,6 +34,7 @@ SET = [
     "privacy.mode=central",
     "privacy.noise=seeded",
     "privacy.epsilon=1000",
+    "privacy.max_noise_ratio=1e6",
     "combine.weights=equal",
 ]
 OPEN = "promotion: {model: digits, gates: []}"

@@ -19,6 +19,7 @@ PRIVATE = (
     "combine.weights=equal",
     "local.algorithm=sgd",
     "privacy.mode=central",
+    "privacy.max_noise_ratio=1e6",
     "privacy.noise=seeded",
     "privacy.delta=1e-3",
     "privacy.evaluation=off",

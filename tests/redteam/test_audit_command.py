@@ -21,6 +21,7 @@ PRIVATE = (
     "cohort.sampling=poisson",
     "cohort.rate=0.5",
     "privacy.mode=central",
+    "privacy.max_noise_ratio=1e6",
     "privacy.noise=seeded",
     "privacy.noise_multiplier=3",
     "privacy.clip=0.5",

@@ -34,6 +34,7 @@ def private(settings, tmp_path_factory):
         "cohort.sampling=poisson",
         "cohort.rate=0.2",
         "privacy.mode=central",
+        "privacy.max_noise_ratio=1e6",
         "privacy.noise=seeded",
         "privacy.noise_multiplier=2.5",
         f"privacy.clip={CLIP}",
