@@ -19,6 +19,10 @@ class PrivacyConfig:
     correlate the noise of the rounds and claim no amplification; a client takes part at most once
     in `bands` rounds there.
 
+    `record_rate` is the chance with which each step of DP-SGD takes a record, the same in all silos,
+    so that none pays more than another; None: ``local.batch_size`` over the silo's rows, with which
+    the smallest silo decides what all pay.
+
     ``adaptive`` clipping starts at `clip` and follows the `quantile` of the norms with rate
     `clip_lr`; `count_noise` is the standard deviation of the noise on its count (None: a twentieth
     of the expected cohort).
@@ -40,6 +44,7 @@ class PrivacyConfig:
     count_noise: Positive | None = None
     noise_multiplier: Positive = 1.0
     bands: PositiveInt = 1
+    record_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     epsilon: Positive = 8.0
     population: Name | None = None

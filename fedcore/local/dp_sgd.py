@@ -33,7 +33,7 @@ def dp_sgd(
     chance = secret_generator() if seeded is None else seeded
     normal = system_normal if seeded is None else seeded_normal(seeded)
     vector, velocity = start.copy(), np.zeros_like(start)
-    sampling = record_sampling(len(data.y_train), settings.batch_size, settings.epochs)
+    sampling = record_sampling(len(data.y_train), settings.batch_size, settings.epochs, privacy.record_rate)
     for _ in range(sampling.steps):
         chosen = np.flatnonzero(chance.random(len(data.y_train)) < sampling.rate)
         summed = model.clipped_sum(vector, data.x_train[chosen], data.y_train[chosen], privacy.clip, chance)

@@ -25,22 +25,33 @@ class RecordSampling:
     expected: float
 
 
-def record_sampling(rows: int, batch_size: int, epochs: int) -> RecordSampling:
+def record_sampling(rows: int, batch_size: int, epochs: int, rate: float | None = None) -> RecordSampling:
     """The sampling of a silo with `rows` records: `batch_size` expected a step, an epoch's short last batch dropped.
 
-    A silo with fewer records than a batch takes all of them in one step an epoch.
+    A silo with fewer records than a batch takes all of them in one step an epoch. A given `rate` takes the
+    place of the batch: an epoch is then as many steps as take each record once on average.
 
     >>> record_sampling(100, 32, 2)
     RecordSampling(rate=0.32, steps=6, expected=32.0)
     >>> record_sampling(20, 32, 1)
     RecordSampling(rate=1.0, steps=1, expected=20.0)
+    >>> record_sampling(20, 32, 1, rate=0.1)
+    RecordSampling(rate=0.1, steps=10, expected=2.0)
     """
+    if rate is not None:
+        return RecordSampling(rate, epochs * max(1, round(1 / rate)), rate * rows)
     rate = min(1.0, batch_size / rows)
     return RecordSampling(rate, epochs * max(1, rows // batch_size), rate * rows)
 
 
 def costliest(
-    rows: Iterable[int], batch_size: int, epochs: int, noise_multiplier: float, rounds: int, delta: float
+    rows: Iterable[int],
+    batch_size: int,
+    epochs: int,
+    noise_multiplier: float,
+    rounds: int,
+    delta: float,
+    rate: float | None = None,
 ) -> RecordSgd:
     """What one round costs: the event of the silo that pays most, as silos hold disjoint records.
 
@@ -48,11 +59,11 @@ def costliest(
     silos, the event has the higher rate and the more steps, which costs at least as much as
     either at any time. Parallel composition: McSherry 2009.
     """
-    drawn = {record_sampling(count, batch_size, epochs) for count in rows}
+    drawn = {record_sampling(count, batch_size, epochs, rate) for count in rows}
     events = [RecordSgd(noise_multiplier, found.rate, found.steps) for found in drawn]
     first, last = (_maximum(_undominated(events), times, delta) for times in (1, rounds))
-    rate, steps = max(first.sampling_rate, last.sampling_rate), max(first.steps, last.steps)
-    return RecordSgd(noise_multiplier, rate, steps)
+    highest, steps = max(first.sampling_rate, last.sampling_rate), max(first.steps, last.steps)
+    return RecordSgd(noise_multiplier, highest, steps)
 
 
 def refuse_large_delta(rows: Mapping[str, int], delta: float) -> None:

@@ -26,6 +26,7 @@ def record(setting: Setting) -> Protection:
         privacy.noise_multiplier,
         config.run.rounds,
         privacy.delta,
+        privacy.record_rate,
     )
     return Protection(
         chance=from_seed(config),

@@ -19,7 +19,7 @@ SLOWER = 1.2  # times the honest mean's rounds: what still counts as in pace
 class Panel(NamedTuple):
     """One setting and variant, means over seeds: the score of each (rule, attack), and how far the
     backdoor works by rule, which a score does not show; why a rule has neither; and under which
-    attacks a round was refused, because those left after admission were too few for the rule's bound.
+    attacks all rounds were refused, because those left after admission were too few for the rule's bound.
     """
 
     setting: str
@@ -78,7 +78,7 @@ def panels(records: Sequence[Record]) -> list[Panel]:
             skipped[cell.setting, cell.variant][cell.rule] = record.numbers["skipped"]
         else:
             place[cell.rule, cell.attack].append(record.score)
-        if record.numbers.get("stopped"):
+        if record.numbers.get("stopped") and len(set(record.numbers["scores"])) == 1:  # the model never moved
             refused[cell.setting, cell.variant].add((cell.rule, cell.attack))
         if record.numbers.get("implanted") is not None:
             implanted[cell.setting, cell.variant][cell.rule].append(record.numbers["implanted"])
