@@ -134,7 +134,7 @@ def the_same_noise_every_round(plan):
 
 def amplification_without_sampling(plan):
     """Everyone takes part in every round, and the account is told of a fifth."""
-    return replace(plan, draw=lambda clients, rng: tuple(clients))
+    return replace(plan, draw=lambda clients, rng, round_number: tuple(clients))
 
 
 ALL = {"one_run", "f_dp", "gaussian"}
