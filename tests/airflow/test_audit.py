@@ -27,6 +27,7 @@ PRIVATE = [
     "cohort.sampling=all",
     "privacy.mode=central",
     "privacy.max_noise_ratio=1e6",
+    "privacy.noise=seeded",
     "privacy.noise_multiplier=4",
     "privacy.clip=0.5",
     "privacy.delta=0.001",
@@ -37,7 +38,7 @@ PRIVATE = [
 
 def task(canaries, *settings):
     facts = {"preset": "digits", "settings": json.dumps([*PRIVATE, *settings]), "sites": "", "checks": ""}
-    return AuditOperator(task_id="audit", canaries=canaries, **facts)
+    return AuditOperator(task_id="audit", canaries=canaries, seed=1, **facts)
 
 
 def test_it_does_nothing_unless_it_is_asked_for_or_without_privacy(workdir, connect):
@@ -64,7 +65,7 @@ def test_a_failed_audit_fails_the_task_for_good(workdir, connect, root):
     run_audit(
         config,
         workdir,
-        Asked(100),
+        Asked(100, seed=1, confidence=0.99),
         change=lambda plan: replace(plan, noise=replace(plan.noise, normal=lambda number: np.zeros)),
     )
     with pytest.raises(AuditFailed, match="the training leaks") as failed:
