@@ -87,7 +87,7 @@ class Asked:
 def cell_config(base: Config, cell: Cell) -> Config:
     """The parameters of a cell, its account among them."""
     config = replace(base, seed=cell.seed)
-    if cell.epsilon is None:
+    if cell.epsilon is None or cell.noise is None:
         return replace(config, privacy=replace(base.privacy, mode="none"))
     privacy = replace(base.privacy, noise_multiplier=cell.noise)
     if privacy.noise == "seeded":

@@ -14,6 +14,7 @@ def draw(found: Sequence[Row], path: Path, metric: str, title: str) -> Path:
     from matplotlib.figure import Figure
 
     private = [row for row in found if row.epsilon is not None]
+    places = [row.epsilon for row in found if row.epsilon is not None]
     if not private:
         raise BadInput("no private cell has a score, so there is nothing to draw; see why each was refused")
     figure = Figure(figsize=(7.2, 4.4), dpi=130, layout="constrained")
@@ -24,7 +25,6 @@ def draw(found: Sequence[Row], path: Path, metric: str, title: str) -> Path:
             axes.axhspan(
                 row.mean - row.deviation, row.mean + row.deviation, color="#1f4e79", alpha=0.12, lw=0
             )
-    places = [row.epsilon for row in private]
     axes.errorbar(
         places,
         [row.mean for row in private],

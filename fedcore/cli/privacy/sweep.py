@@ -1,7 +1,7 @@
 """``fedcore privacy sweep``: how good the model is at each ε."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -118,7 +118,7 @@ def _filled(asked: Asked, cells: Sequence[Cell], workdir: Path) -> list[Done]:
         )
 
 
-def _show(found: Sequence[Row], refused: dict[str, str | None], metric: str) -> None:
+def _show(found: Sequence[Row], refused: Mapping[str, str], metric: str) -> None:
     console = Console(highlight=False, width=None if Console().is_terminal else 200)
     table = Table("ε", "noise multiplier", "ε spent", metric, "loss, points", "seeds", box=SIMPLE_HEAD)
     for row in found:
