@@ -34,10 +34,10 @@ def draw(found: Sequence[Row], path: Path, metric: str, title: str) -> Path:
         color="#b5483a",
         label="private, mean ± deviation over seeds",
     )
-    for row in private:
+    for place, row in zip(places, private, strict=True):
         if row.loss is not None:
             axes.annotate(
-                f"−{row.loss:.1f}", (row.epsilon, row.mean), (0, -16), textcoords="offset points", ha="center"
+                f"−{row.loss:.1f}", (place, row.mean), (0, -16), textcoords="offset points", ha="center"
             )
     axes.set_xscale("log", base=2)
     axes.set_xticks(places, [f"{place:g}" for place in places])
