@@ -119,6 +119,7 @@ def test_a_sweep_trains_draws_and_goes_on(root, tmp_path, monkeypatch, capsys):
         assert len(entries(store)) == len(charged)
 
 
+@pytest.mark.slow
 def test_cells_of_a_release_share_one_account_and_the_one_too_many_is_refused(
     root, tmp_path, monkeypatch, capsys
 ):
