@@ -91,7 +91,7 @@ def _described(config: Config) -> tuple[Leaving, ...]:
             "the server, tracking",
             clear,
             False,
-            "check.docs and checks.json stay out of tracking if tracking.enabled is false",
+            "tracking.enabled: false keeps them with the server",
         ),
         Leaving(
             "digest of the data version",

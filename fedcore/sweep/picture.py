@@ -14,6 +14,7 @@ def draw(found: Sequence[Row], path: Path, metric: str, title: str) -> Path:
     from matplotlib.figure import Figure
 
     private = [row for row in found if row.epsilon is not None]
+    places = [row.epsilon for row in found if row.epsilon is not None]
     if not private:
         raise BadInput("no private cell has a score, so there is nothing to draw; see why each was refused")
     figure = Figure(figsize=(7.2, 4.4), dpi=130, layout="constrained")
@@ -24,7 +25,6 @@ def draw(found: Sequence[Row], path: Path, metric: str, title: str) -> Path:
             axes.axhspan(
                 row.mean - row.deviation, row.mean + row.deviation, color="#1f4e79", alpha=0.12, lw=0
             )
-    places = [row.epsilon for row in private if row.epsilon is not None]
     axes.errorbar(
         places,
         [row.mean for row in private],
@@ -34,10 +34,10 @@ def draw(found: Sequence[Row], path: Path, metric: str, title: str) -> Path:
         color="#b5483a",
         label="private, mean ± deviation over seeds",
     )
-    for row in private:
+    for place, row in zip(places, private, strict=True):
         if row.loss is not None:
             axes.annotate(
-                f"−{row.loss:.1f}", (row.epsilon, row.mean), (0, -16), textcoords="offset points", ha="center"
+                f"−{row.loss:.1f}", (place, row.mean), (0, -16), textcoords="offset points", ha="center"
             )
     axes.set_xscale("log", base=2)
     axes.set_xticks(places, [f"{place:g}" for place in places])

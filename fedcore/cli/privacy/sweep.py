@@ -118,7 +118,7 @@ def _filled(asked: Asked, cells: Sequence[Cell], workdir: Path) -> list[Done]:
         )
 
 
-def _show(found: Sequence[Row], refused: Mapping[str, str | None], metric: str) -> None:
+def _show(found: Sequence[Row], refused: Mapping[str, str], metric: str) -> None:
     console = Console(highlight=False, width=None if Console().is_terminal else 200)
     table = Table("ε", "noise multiplier", "ε spent", metric, "loss, points", "seeds", box=SIMPLE_HEAD)
     for row in found:
