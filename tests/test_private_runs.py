@@ -42,7 +42,8 @@ def everything(workdir: Path) -> dict[str, str]:
     files = [*sorted((folder / "model").iterdir()), folder / "records.jsonl"]
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     with Store.at(workdir) as store:
-        return found | {"ledger": json.dumps(entries(store))}
+        told = [{k: e[k] for k in ("account", "kind", "run", "round", "body")} for e in entries(store)]
+    return found | {"ledger": json.dumps(told)}
 
 
 def step_by_step(workdir: Path, config, rounds: int = 3) -> None:
@@ -89,7 +90,7 @@ def test_a_local_client_shows_nothing_but_its_noisy_update_and_only_once(workdir
     assert not np.intersect1d(first.vector, other.vector).size
     assert second.vector is None
     assert second.error is not None
-    assert "answered round 1 of run a before" in second.error
+    assert "could not train" in second.error
 
 
 def test_training_that_diverges_does_not_show_under_local_privacy(workdir, settings):

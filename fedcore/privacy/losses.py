@@ -35,11 +35,16 @@ class Moments:
 
 def moments(one: Losses) -> Moments:
     """The moments of `one` at positive and negative orders."""
-    steps = np.arange(len(one.probs))
+    steps = np.flatnonzero(one.probs)
+    logs = np.log(one.probs[steps])
     orders = np.concatenate([-_ORDERS, _ORDERS]) / len(one.probs)
-    tops = np.where(orders > 0, orders * steps[-1], 0.0)
-    sums = [one.probs @ np.exp(order * steps - top) for order, top in zip(orders, tops, strict=True)]
-    return Moments(orders, tops + np.log(sums))
+    return Moments(orders, np.array([_summed(order * steps + logs) for order in orders]))
+
+
+def _summed(logs: Floats) -> float:
+    """The logarithm of the sum: the largest is taken out, so that no sum vanishes."""
+    top = logs.max()
+    return float(top + np.log(np.exp(logs - top).sum()))
 
 
 def repeated(one: Losses, known: Moments, times: int) -> Losses:

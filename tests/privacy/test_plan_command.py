@@ -100,7 +100,7 @@ def test_a_person_sees_a_table_the_guarantee_and_the_picture() -> None:
         "--noise-multiplier", "90", "--sampling", "fixed", "--sampling-rate", ".1", "--clients", "1000", *FEW
     )
     assert "training will suffer" in said(
-        "--noise-multiplier", "20", *FEW, "--clients", "1000", "--dimension", "40000", "--picture", "plan.svg"
+        "--noise-multiplier", "20", *FEW, "--clients", "1600", "--dimension", "40000", "--picture", "plan.svg"
     )
     assert "1,200,000 parameters" in said("--noise-multiplier", "20", *FEW)
 

@@ -90,7 +90,7 @@ def test_a_simulated_cell_has_an_account_of_its_own_and_a_release_the_population
 
 def test_a_sweep_trains_draws_and_goes_on(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(root)
-    sets = [part for text in (*TINY, "privacy.noise=seeded") for part in ("-S", text)]
+    sets = [part for text in (*TINY, "privacy.noise=seeded", "cohort.rate=0.9", "cohort.min_clients=1") for part in ("-S", text)]
     asked = (
         "--preset",
         "digits-private",
@@ -102,8 +102,8 @@ def test_a_sweep_trains_draws_and_goes_on(root, tmp_path, monkeypatch, capsys):
         str(tmp_path),
         "--json",
     )
-    code, out, _ = run(capsys, *asked, *sets)
-    assert code == 0
+    code, out, err = run(capsys, *asked, *sets)
+    assert code == 0, err
     told = json.loads(out.splitlines()[-1])
     assert [row["epsilon"] for row in told["rows"]] == [None, 3.0, 8.0]
     assert all(row["spent"] <= row["epsilon"] for row in told["rows"][1:])
