@@ -90,7 +90,11 @@ def test_a_simulated_cell_has_an_account_of_its_own_and_a_release_the_population
 
 def test_a_sweep_trains_draws_and_goes_on(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(root)
-    sets = [part for text in (*TINY, "privacy.noise=seeded", "cohort.rate=0.9", "cohort.min_clients=1") for part in ("-S", text)]
+    sets = [
+        part
+        for text in (*TINY, "privacy.noise=seeded", "cohort.rate=0.9", "cohort.min_clients=1")
+        for part in ("-S", text)
+    ]
     asked = (
         "--preset",
         "digits-private",
