@@ -209,6 +209,13 @@ def test_the_smallest_silo_is_the_costliest_where_batches_are_large():
     assert costliest([181, 2319, 28409], 512, 1, 2.0, 10, 1e-5) == RecordSgd(2.0, 1.0, 1)
 
 
+def test_at_one_rate_in_every_silo_none_pays_more_than_another():
+    few, many = (record_sampling(rows, 1024, 2, 0.02) for rows in (32, 58_665))
+    assert (few.rate, few.steps) == (many.rate, many.steps) == (0.02, 100)
+    assert (few.expected, many.expected) == (pytest.approx(0.64), pytest.approx(1173.3))
+    assert costliest([32, 58_665], 1024, 2, 0.8, 20, 1e-5, 0.02) == RecordSgd(0.8, 0.02, 100)
+
+
 def test_epsilon_of_one_silo_is_the_reference_libraries():
     dp_accounting = pytest.importorskip("dp_accounting")
     from dp_accounting.pld import PLDAccountant
