@@ -26,6 +26,7 @@ SETTINGS = [
     "privacy.noise_multiplier=4",
     "privacy.delta=0.01",
     "privacy.epsilon=100",
+    "privacy.max_noise_ratio=1e6",
     "combine.weights=equal",
 ]
 
