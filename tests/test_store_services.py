@@ -37,6 +37,7 @@ SHARED = (
     "privacy.noise_multiplier=4",
     "privacy.delta=0.01",
     "privacy.epsilon=3",
+    "privacy.max_noise_ratio=1e6",
     "combine.weights=equal",
 )
 
