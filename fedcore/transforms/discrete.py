@@ -6,15 +6,14 @@ the clip says (Casacuberta, Shoham, Vadhan, Wagaman 2022, arXiv:2207.10635). Her
 noise are integers, and only what is released becomes a float again.
 """
 
-from collections.abc import Sequence
 from fractions import Fraction
-from math import isfinite, isqrt, sqrt
+from math import isqrt
 
 import numpy as np
 
-from fedcore.errors import BadConfig, BadInput
-from fedcore.transforms.coins import LARGEST, Bits, Integers, below, exp_coins, gathered, run_length
-from fedcore.types import Floats, Vector
+from fedcore.errors import BadInput
+from fedcore.transforms.coins import Bits, Integers, below, exp_coins, gathered, run_length
+from fedcore.types import Floats
 
 WIDEST = 2**40  # noise of more steps than this would come too near the end of 64 bits
 FINEST = 2**53
@@ -68,35 +67,6 @@ def discrete_gaussian(size: int, variance: Fraction, bits: Bits) -> Integers:
         return drawn[exp_coins(miss * miss, np.full(count, 2 * above * parts * side * side, object), bits)]
 
     return gathered(size, propose)
-
-
-def to_grid(update: Vector, step: float, clip: float, *, toward_zero: bool = False) -> tuple[Integers, float]:
-    """A clipped update (d,) in whole steps, and the largest norm that can have, in the update's unit.
-
-    To the nearest step the L2 norm can grow to ``clip + step · √d / 2``; `toward_zero` it cannot
-    grow, and neither can the L1 norm. The bound depends on nothing that is private. Raises
-    `BadInput` for an update whose norm exceeds `clip`, and where 64 bits cannot hold a sum.
-    """
-    if not (isfinite(clip) and clip > 0):
-        raise BadConfig("privacy.clip", clip, "must be finite and above zero")
-    if not (isfinite(step) and step > 0 and clip / step <= WIDEST):
-        raise BadInput(f"a grid's step must be above zero and at least clip · 2^-40, got {step!r}")
-    scaled = update.astype(np.float64) / step
-    length = float(np.sqrt(scaled @ scaled)) * step
-    if not length <= clip * (1 + 1e-9):
-        raise BadInput(f"an update of norm {length:g} cannot go on a grid made for {clip:g}; clip it first")
-    rounded = np.trunc(scaled) if toward_zero else np.rint(scaled)
-    bound = clip if toward_zero else clip + step * sqrt(update.size) / 2
-    return rounded.astype(np.int64), bound * SLACK
-
-
-def exact_sum(rows: Sequence[Integers]) -> Integers:
-    """The sum of integer vectors, all of one length. Raises `BadInput` where it could leave 64 bits."""
-    reach = sum(max(int(row.max()), -int(row.min())) for row in rows if row.size)
-    if reach >= LARGEST:
-        raise BadInput(f"a sum of up to {reach} steps may leave 64-bit integers; use a coarser grid")
-    total: Integers = np.sum(np.stack(rows), axis=0, dtype=np.int64)
-    return total
 
 
 def from_grid(steps: Integers, step: float) -> Floats:
