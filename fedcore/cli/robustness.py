@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Column, Table
 
+from fedcore.cli.counted import counted
 from fedcore.cli.run import AsJson, Override, Params, Preset
 from fedcore.config import Config, load_config
 from fedcore.errors import BadInput
@@ -61,7 +62,7 @@ def robustness(
         raise BadInput(f"rounds must be 1 or more, got {rounds}; leave the option out for run.rounds")
     config = replace(config, run=replace(config.run, rounds=rounds or config.run.rounds))
     asked = _asked(config, rules, attacks, variants, settings, seeds)
-    with _bar(Console(stderr=True)) as bar:
+    with counted() as bar:
         records = _filled(asked, workdir, workers, bar)
         files = write(records, workdir, asked.title)
         if tracking and config.tracking.enabled:
@@ -82,17 +83,6 @@ def _asked(
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _filled(asked: Asked, workdir: Path, workers: int, bar: Progress) -> list[Record]:

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from fedcore.cli.privacy.counted import counted
+from fedcore.cli.counted import counted
 from fedcore.cli.run import AsJson, Override, Params
 
 if TYPE_CHECKING:
