@@ -4,6 +4,7 @@
     ├── BadInput                 2   something a person wrote cannot be used
     │   ├── BadConfig                a key of params.yaml: its path, the value, what is allowed
     │   ├── UnknownName              a name that is not in a table: the known ones
+    │   ├── AnsweredBefore           a client is asked twice for one private release
     │   ├── BadData                  a site's data: which site, what is wrong with it
     │   └── TooFewClients            fewer clients than the rule, the check or the guarantee needs
     ├── PlanRefused              3   a composition that would break a guarantee
@@ -53,6 +54,10 @@ class UnknownName(BadInput):
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(names) or 'none'}")
+
+
+class AnsweredBefore(BadInput):
+    """A private round was answered before; it says nothing of the client's rows, so the server may be told."""
 
 
 class BadData(BadInput):

@@ -12,7 +12,7 @@ from fedcore.config import Config
 from fedcore.data.features import Features
 from fedcore.data.federated import SiteData, load_site, train_statistics
 from fedcore.data.schema import Schema
-from fedcore.errors import BadData, BadInput, FedcoreError
+from fedcore.errors import AnsweredBefore, BadData, BadInput, FedcoreError
 from fedcore.local.dp_sgd import dp_sgd
 from fedcore.local.metrics import measure
 from fedcore.local.sgd import algorithm, training
@@ -46,6 +46,8 @@ class Client:
             reply = {"describe": self._describe, "train": self._train, "evaluate": self._evaluate}[task.kind](
                 task
             )
+        except AnsweredBefore as error:
+            return Reply(self.name, error=str(error))
         except FedcoreError as error:
             return Reply(self.name, error=error_sent(task.kind, self.name, str(error), self._config.privacy))
         took = {**reply.facts, "seconds": time.monotonic() - start}
@@ -95,13 +97,13 @@ class Client:
         """What a simulation draws this release's noise with, None for the system's source.
 
         The noise of one release is drawn once: a second view of it would let the server average the
-        noise away. Raises `BadInput` for a round of the run that was answered before, and so for any
+        noise away. Raises `AnsweredBefore` for a round of the run that was answered before, and so for any
         earlier one.
         """
         if self._config.privacy.noise == "seeded":
             return generator(self._config.seed, "noise", task.run, task.round, self.name)
         if self._answered.get(task.run, -1) >= task.round:
-            raise BadInput(
+            raise AnsweredBefore(
                 f"client {self.name} answered round {task.round} of run {task.run} before; a second answer would "
                 "show its update under other noise, so ask it in the next round"
             )
