@@ -197,7 +197,8 @@ def record(known: Known) -> Outcome:
     """Settle the charge and gather what every sink will see."""
     charge, number = known.plan.charge, known.state.round
     if charge and known.ledger:
-        known.ledger.settle(known.state.run, number, charge.event(number))
+        at = private.limit(known.state, known.plan)
+        known.ledger.settle(known.state.run, number, charge.event(number), {} if at is None else {"clip": at})
     kept = next_state(known)
     facts = {"model_round": kept.model_round, "best_loss": kept.best_loss}
     return Outcome({**facts, "suspicion": dict(kept.suspicion), "clip": kept.clip})

@@ -143,6 +143,8 @@ class Ledger(Protocol):
         """Charge the round before it asks anyone; the ε spent with it. Raises `BudgetSpent`."""
         ...
 
-    def settle(self, run: str, round_number: int, event: Event) -> None:
-        """Note what was released for a charge."""
+    def settle(
+        self, run: str, round_number: int, event: Event, released: Mapping[str, Json] | None = None
+    ) -> None:
+        """Note what was released for a charge; `released` are facts of this round, such as its clip."""
         ...

@@ -13,7 +13,7 @@ from fedcore.errors import BadInput
 from fedcore.privacy.events import Event
 from fedcore.redteam.canary import Canaries, Sight
 from fedcore.round import next_state, round_record, run_steps
-from fedcore.state import Plan, RoundJournal, State
+from fedcore.state import Ledger, Plan, RoundJournal, State
 from fedcore.types import Fleet, Floats, RoundRecord
 
 _FEWEST = 10
@@ -53,16 +53,8 @@ class Asked:
         return each
 
 
-class Account(Protocol):
+class Account(Ledger, Protocol):
     """The population's account: a ledger that also says what it can still pay."""
-
-    def reserve(self, run: str, round_number: int, event: Event) -> float:
-        """See `fedcore.state.Ledger`."""
-        ...
-
-    def settle(self, run: str, round_number: int, event: Event) -> None:
-        """See `fedcore.state.Ledger`."""
-        ...
 
     def affords(self, run: str, round_number: int, event: Event) -> bool:
         """Whether the round is charged already, or its charge stays within the limit."""
