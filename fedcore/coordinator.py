@@ -17,13 +17,13 @@ from fedcore.data.features import SiteStatistics, merge
 from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, BudgetSpent, RunConflict
-from fedcore.ledger import data_version
+from fedcore.ledger import data_version, ledger_of
 from fedcore.local.dp_sgd import refuse_mixed_records
 from fedcore.plan import build_plan
 from fedcore.privacy.leaves import facts_shown
 from fedcore.report import Report, finish_report, open_report
 from fedcore.round import STEPS as ROUND_STEPS
-from fedcore.session import Session, features_tree, held, ledger_of, schema_sha256, seen, session
+from fedcore.session import Session, features_tree, held, schema_sha256, seen, session
 from fedcore.simulation import open_fleet
 from fedcore.store import Store
 from fedcore.types import Json, Reply, RoundRecord, Task, canonical_json

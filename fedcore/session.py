@@ -13,7 +13,7 @@ from fedcore.config import Config, config_from
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, CorruptState
-from fedcore.ledger import PrivacyLedger
+from fedcore.ledger import PrivacyLedger, ledger_of
 from fedcore.plan import build_plan
 from fedcore.rng import generator
 from fedcore.round import CONTROL, NOISE, OPTIMIZER, RULE, Known, arrays_of, round_record, run_steps
@@ -168,29 +168,3 @@ def schema_sha256(schema: Schema) -> str:
 def features_tree(features: Features) -> Json:
     """Features as JSON values, as a run and its tasks carry them."""
     return json.loads(features.to_json())
-
-
-def ledger_of(store: Store, config: Config, body: Mapping[str, Json]) -> PrivacyLedger | None:
-    """The account of the population and its data version, for the run with that body; None without privacy.
-
-    Raises `BadInput` for data of which not every site has a version: nobody could tell later whose
-    budget was spent.
-    """
-    privacy = config.privacy
-    if privacy.mode == "none":
-        return None
-    unknown = sorted(site for site, digest in body["data"].items() if not digest)
-    if unknown:
-        raise BadInput(
-            f"the data version of {len(unknown)} sites is not registered ({', '.join(unknown[:3])}), so their budget "
-            "has no account; run the check stage again, it gives each site's data a version"
-        )
-    settings = {name: getattr(privacy, name) for name in ("mode", "mechanism", "clipping", "clip", "noise")}
-    return PrivacyLedger(
-        store,
-        f"{privacy.population or config.data.name}@{body['data_version']}",
-        limit=privacy.epsilon,
-        delta=privacy.delta,
-        identity=body["identity"],
-        settings={**settings, "sampling": config.cohort.sampling},
-    )

@@ -5,10 +5,11 @@ and settles it when something was released; a reservation counts as spent for ev
 only overcount, and is charged once under any number of retries. `chain.py` is the table and its
 hashes, `account.py` what the entries of one account add up to, `spend.py` how a run spends,
 `version.py`
-which data an account is of, `summary.py` and `picture.py` who spent what.
+which data an account is of, `run.py` which account a run draws on, `summary.py` and `picture.py` who spent what.
 """
 
 from fedcore.ledger.chain import GENESIS, Entry, entries, verified
+from fedcore.ledger.run import ledger_of
 from fedcore.ledger.spend import PrivacyLedger, raise_limit
 from fedcore.ledger.summary import AccountSpend, RunSpend, spending
 from fedcore.ledger.version import data_version
@@ -21,6 +22,7 @@ __all__ = [
     "RunSpend",
     "data_version",
     "entries",
+    "ledger_of",
     "raise_limit",
     "spending",
     "verified",

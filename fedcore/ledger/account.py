@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fedcore.errors import CorruptState, PlanRefused
 from fedcore.ledger.chain import Entry
-from fedcore.privacy.accountant import epsilon
+from fedcore.privacy.accountant import Account as Events
 from fedcore.privacy.events import Covered, Event, MatrixSums, event_from_json
 from fedcore.types import Json
 
@@ -74,12 +74,12 @@ class Account:
 
     def epsilon(self, delta: float, more: Event | None = None) -> float:
         """ε at `delta` of all charges, and of one more."""
-        return _cost(self._counts + Counter([more] if more else []), delta)
+        return Events(self._counts + Counter([more] if more else [])).epsilon(delta)
 
     def epsilon_of(self, identity: str, delta: float) -> float:
         """ε at `delta` of the charges of one run, as if it were alone."""
         mine = Counter(charge.event for (of, _), charge in self.charges.items() if of == identity)
-        return _cost(mine, delta)
+        return Events(mine).epsilon(delta)
 
     def refuse_uncovered(self, key: Key, event: Event) -> None:
         """Raise `PlanRefused` for a release that the charge it counts on does not pay for."""
@@ -98,8 +98,3 @@ class Account:
         assert entry.identity is not None, "a charge has a run"
         assert entry.round is not None, "a charge has a round"
         return entry.identity, entry.round
-
-
-def _cost(counts: Counter[Event], delta: float) -> float:
-    """ε of the events; what is covered by another costs nothing."""
-    return epsilon((event for event in counts.elements() if not isinstance(event, Covered)), delta)

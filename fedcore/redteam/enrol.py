@@ -14,7 +14,7 @@ from fedcore.data.features import SiteStatistics, merge
 from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, RunConflict
-from fedcore.ledger import PrivacyLedger, data_version
+from fedcore.ledger import data_version, ledger_of
 from fedcore.plan import build_plan
 from fedcore.redteam.canary import Canaries, CanaryFleet
 from fedcore.redteam.course import Asked, Audited
@@ -77,7 +77,7 @@ def enrolled(
                 / config.server.lr,
                 journal=lambda number: store.journal(name, number),
                 committed_at=lambda number: store.journal(name, number).committed_at("record"),
-                account=_account(store, config, body["data_version"]),
+                account=ledger_of(store, config, body),
             ),
         )
 
@@ -131,9 +131,3 @@ def _version(store: Store, name: str, digests: Mapping[str, str], all_sites: Map
     """The data version whose budget the audit spends: that of when it was begun, if it was."""
     found = store.run(name)
     return data_version(store, digests, all_sites) if found is None else str(found[0]["data_version"])
-
-
-def _account(store: Store, config: Config, version: str) -> PrivacyLedger:
-    """The account that trainings of this population and data version draw on: an audit is one of them."""
-    name = f"{config.privacy.population or config.data.name}@{version}"
-    return PrivacyLedger(store, name, limit=config.privacy.epsilon, delta=config.privacy.delta)
