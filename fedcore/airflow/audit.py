@@ -52,5 +52,5 @@ class AuditOperator(TrainingOperator):
             "lower": dict(verdict.lower),
             "upper": verdict.upper,
             "delta": verdict.delta,
-            "report": files["page"],
+            "report": files["report"],
         }

@@ -1,16 +1,14 @@
 """An audit as a picture: how far apart the two kinds of canaries are, and the bounds on ε beside each other."""
 
-import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedcore.blobs import write_whole
 from fedcore.redteam.verdict import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _IN, _OUT, _INK, _ALERT = "#1f4e79", "#d9822b", "#333333", "#c0392b"
 _NAMES = {
@@ -21,8 +19,8 @@ _NAMES = {
 _WIDEST = 6.0  # times the accountant's ε: where longer bars are cut
 
 
-def draw(verdict: Verdict, path: Path) -> Path:
-    """The file of the picture, written whole."""
+def draw(verdict: Verdict) -> "Figure":
+    """The picture."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11.0, 4.4), dpi=120, layout="constrained")
@@ -36,10 +34,7 @@ def draw(verdict: Verdict, path: Path) -> Path:
     figure.suptitle(
         f"Privacy audit {said}", x=0.01, ha="left", fontsize=14, color=_INK if verdict.passed else _ALERT
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_whole(path, buffer.getvalue())
-    return path
+    return figure
 
 
 def _scores(axes: "Axes", verdict: Verdict) -> None:

@@ -3,15 +3,14 @@
 A lower bound above the upper one means that the training leaks more than its account says.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedcore.blobs import write_whole
-from fedcore.errors import AuditFailed, MissingExtra, StorageError
+from fedcore.errors import AuditFailed
 from fedcore.redteam.bounds import f_dp_epsilon, gaussian_limit_epsilon, guess, one_run_epsilon
 from fedcore.redteam.canary import Canaries
+from fedcore.redteam.written import copied, write_report
 from fedcore.types import Floats, Json, RoundRecord
 
 WORDS: Mapping[str, str] = {
@@ -145,26 +144,11 @@ other adversaries) it does not bound.
 
 
 def write(verdict: Verdict, folder: Path, picture: Path | None = None) -> dict[str, str]:
-    """``audit.json``, ``audit.md`` and ``audit.png`` in `folder`, by kind; the picture at `picture` if that is given.
+    """``audit.json``, ``audit.md`` and ``audit.png`` in `folder`, by kind; the picture at `picture` too if that is given.
 
     Raises `StorageError`, and `MissingExtra` without matplotlib.
     """
-    files = {
-        "json": folder / "audit.json",
-        "page": folder / "audit.md",
-        "picture": picture or folder / "audit.png",
-    }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(files["json"], json.dumps(as_json(verdict), indent=1, ensure_ascii=False).encode())
-        write_whole(files["page"], as_page(verdict).encode())
-        from fedcore.redteam.audit_picture import draw
+    from fedcore.redteam.audit_picture import draw
 
-        draw(verdict, files["picture"])
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "tracking") from None
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {folder}: {error.strerror}; free space or choose another --workdir"
-        ) from None
-    return {kind: str(file) for kind, file in files.items()}
+    files = write_report(folder, "audit", as_json(verdict), as_page(verdict), lambda: draw(verdict))
+    return files if picture is None else {**files, "picture": copied(Path(files["picture"]), picture)}
