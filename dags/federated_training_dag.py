@@ -6,7 +6,7 @@ the same settings with canaries first; one that fails ends the DAG run, and no r
 """
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, TriggerRule
 
 from fedcore.airflow.audit import AuditOperator
 from fedcore.airflow.names import ROUND_DAG, round_run_id
@@ -72,5 +72,6 @@ with DAG(
         conf={"run": run, "round": 0},
         logical_date=None,
         skip_when_already_exists=True,
+        trigger_rule=TriggerRule.NONE_FAILED,  # an audit that was not asked for is skipped
     )
     checked >> opened >> audited >> first_round

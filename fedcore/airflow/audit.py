@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException
 
 from fedcore.airflow.rounds import Facts
 from fedcore.airflow.training import TrainingOperator
 
 
 class AuditOperator(TrainingOperator):
-    """Trains the form's settings with as many canaries as the form asks for; 0, or no privacy: nothing is done.
+    """Trains the form's settings with as many canaries as the form asks for; with 0 the task is skipped, not passed.
 
     The population's account is charged, as for any training. Leaves the bounds and where the report lies. Raises
     `AuditFailed`, which is final: what comes after it never starts. Nobody watches a task, so its `confidence` is
@@ -32,11 +33,11 @@ class AuditOperator(TrainingOperator):
         self.canaries, self.confidence, self.seed = canaries, confidence, seed
 
     def execute(self, context: Context) -> Facts:
-        """``{"audited", "passed", "lower", "upper", "delta", "report"}``, or ``{"audited": False, "why"}``."""
-        config, asked = self.config(), int(self.canaries)
-        if not asked or config.privacy.mode == "none":
-            why = "it was not asked for" if config.privacy.mode != "none" else "privacy.mode is none"
-            return {"audited": False, "why": why}
+        """``{"audited", "passed", "lower", "upper", "delta", "report"}``. Raises `PlanRefused` where nothing is promised."""
+        asked = int(self.canaries)
+        if not asked:
+            raise AirflowSkipException("no audit was asked for (parameter audit: 0)")
+        config = self.config()
         from fedcore.redteam.audit import audit_and_report
         from fedcore.redteam.course import Asked
 

@@ -1,4 +1,4 @@
-"""The audit as a task: nothing unless asked, bounds when it passes, a final failure when it does not."""
+"""The audit as a task: skipped unless asked for, bounds when it passes, a final failure when it does not."""
 
 import json
 from dataclasses import replace
@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from fedcore.config import load_config
-from fedcore.errors import AuditFailed
+from fedcore.errors import AuditFailed, PlanRefused
 
 airflow = pytest.importorskip("airflow")
 from airflow.sdk.definitions.retry_policy import RetryAction  # noqa: E402
+from airflow.sdk.exceptions import AirflowSkipException  # noqa: E402
 
 from fedcore.airflow.audit import AuditOperator  # noqa: E402
 from fedcore.airflow.retry import task_defaults  # noqa: E402
@@ -41,10 +42,12 @@ def task(canaries, *settings):
     return AuditOperator(task_id="audit", canaries=canaries, seed=1, **facts)
 
 
-def test_it_does_nothing_unless_it_is_asked_for_or_without_privacy(workdir, connect):
+def test_it_is_skipped_unless_it_is_asked_for_and_refused_without_privacy(workdir, connect):
     connect(workdir)
-    assert task("0").execute({}) == {"audited": False, "why": "it was not asked for"}
-    assert task("20", "privacy.mode=none").execute({}) == {"audited": False, "why": "privacy.mode is none"}
+    with pytest.raises(AirflowSkipException, match="no audit was asked for"):
+        task("0").execute({})
+    with pytest.raises(PlanRefused, match="privacy.mode none promises nothing"):
+        task("20", "privacy.mode=none").execute({})
     assert not (workdir / "journal.db").exists()
 
 

@@ -75,6 +75,7 @@ def test_no_round_begins_before_the_audit_that_was_asked_for(dags):
     ]
     assert dag.get_task("first_round").upstream_task_ids == {"audit"}
     assert dag.get_task("first_round").trigger_rule == "all_success"
+    assert dag.get_task("first_round").trigger_rule == "none_failed", "a skipped audit skips no round"
     assert dag.params["audit"] == 0, "an audit costs budget: nobody gets one without asking"
 
 
