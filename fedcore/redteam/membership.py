@@ -50,11 +50,21 @@ def _central(noise: float) -> tuple[str, ...]:
     )
 
 
+_RECORD = (
+    "privacy.mode=record",
+    "privacy.unit=record",
+    "privacy.record_rate=0.1",
+    "privacy.clip=1.0",
+    "privacy.noise_multiplier=1.0",
+    "privacy.noise=seeded",
+)
+
 DEFENCES: Mapping[str, Defence] = {
     "none": Defence((), "nothing"),
     "clipping": Defence(_central(_NO_NOISE), "nothing: no noise hides what clipped updates say"),
     "central-0.1": Defence(_central(0.1), "the unit is the client; so little noise proves next to nothing"),
     "central-1": Defence(_central(1.0), "the unit is the client: a record is covered with all of its client"),
+    "record-1": Defence(_RECORD, "the unit is the record: just what is attacked"),
 }
 
 
