@@ -39,7 +39,13 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Training:
-    """Local training settings that a model needs to know; `correction` (d,) is added to each gradient."""
+    """Local training settings that a model needs to know.
+
+    Each gradient becomes ``(gradient + weight_decay · w + correction + proximal · (w - anchor)) · mask``:
+    `correction` (d,) is SCAFFOLD's and FedDyn's, `proximal` FedProx's μ with the `anchor` (d,) that it
+    pulls to (None: where training starts), `mask` (d,) is 1 where parameters are trained and 0 where
+    they stay (None: all are trained).
+    """
 
     lr: float
     momentum: float
@@ -47,6 +53,9 @@ class Training:
     epochs: int
     batch_size: int
     correction: Vector | None = None
+    proximal: float = 0.0
+    anchor: Vector | None = None
+    mask: Vector | None = None
 
 
 class Model(Protocol):

@@ -73,7 +73,8 @@ class NumpyModel:
     def train(
         self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator
     ) -> tuple[Vector, Mapping[str, float]]:
-        """Local SGD with momentum and weight decay; ``loss`` is the mean over the last epoch."""
+        """Local SGD as `Training` says; ``loss`` is the mean over the last epoch."""
+        anchor = vector if settings.anchor is None else settings.anchor
         vector, velocity = vector.copy(), np.zeros_like(vector)
         total = 0.0
         for _ in range(settings.epochs):
@@ -83,6 +84,10 @@ class NumpyModel:
                 gradient += np.float32(settings.weight_decay) * vector
                 if settings.correction is not None:
                     gradient += settings.correction
+                if settings.proximal:
+                    gradient += np.float32(settings.proximal) * (vector - anchor)
+                if settings.mask is not None:
+                    gradient *= settings.mask
                 velocity = np.float32(settings.momentum) * velocity + gradient
                 vector -= np.float32(settings.lr) * velocity
                 total += loss * len(rows)

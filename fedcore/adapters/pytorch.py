@@ -79,12 +79,12 @@ class TorchModel:
     def train(
         self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator
     ) -> tuple[Vector, Mapping[str, float]]:
-        """Local SGD with momentum and weight decay; ``loss`` is the mean over the last epoch."""
+        """Local SGD as `Training` says; ``loss`` is the mean over the last epoch."""
         module = self._build().train()
         flat = torch.from_numpy(np.array(vector, dtype=np.float32))
         gradient = self._bind(module, flat)
         velocity = torch.zeros_like(flat)
-        correction = None if settings.correction is None else torch.from_numpy(settings.correction)
+        start = flat.clone() if settings.anchor is None else torch.from_numpy(settings.anchor)
         rows_x, rows_y = torch.from_numpy(x), torch.from_numpy(y)
         total = torch.zeros((), dtype=torch.float64)
         with _one_thread(), torch.random.fork_rng(devices=[]):
@@ -99,9 +99,7 @@ class TorchModel:
                     loss = self._loss(self._outputs(module, rows_x[rows]), rows_y[rows])
                     loss.backward()  # type: ignore[no-untyped-call]
                     with torch.no_grad():
-                        gradient.add_(flat, alpha=settings.weight_decay)
-                        if correction is not None:
-                            gradient.add_(correction)
+                        _add_terms(gradient, flat, start, settings)
                         velocity.mul_(settings.momentum).add_(gradient)
                         flat.sub_(velocity, alpha=settings.lr)
                         total += loss.detach() * len(order)
@@ -174,6 +172,17 @@ class TorchModel:
         if self.spec.outputs == 1:
             return functional.binary_cross_entropy_with_logits(out[:, 0], y)
         return functional.cross_entropy(out, y.long())
+
+
+def _add_terms(gradient: torch.Tensor, flat: torch.Tensor, anchor: torch.Tensor, settings: Training) -> None:
+    """Add to a batch's gradient what `Training` says, in place."""
+    gradient.add_(flat, alpha=settings.weight_decay)
+    if settings.correction is not None:
+        gradient.add_(torch.from_numpy(settings.correction))
+    if settings.proximal:
+        gradient.add_(flat - anchor, alpha=settings.proximal)
+    if settings.mask is not None:
+        gradient.mul_(torch.from_numpy(settings.mask))
 
 
 @contextmanager

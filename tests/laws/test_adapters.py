@@ -53,6 +53,29 @@ def test_frameworks_agree_on_start_gradient_training_and_scores(outputs, task):
     np.testing.assert_allclose(ours.scores(start, x), theirs.scores(start, x), atol=1e-6)
 
 
+def test_a_step_adds_correction_and_proximal_pull_and_leaves_masked_parameters_alone(framework):
+    model, (x, y) = build_model(spec(framework, 3, "classification")), rows(3, "classification")
+    start, rng = model.init(generator(1, "init")), generator(5, "terms")
+    correction, anchor = (rng.normal(size=start.size).astype(np.float32) for _ in range(2))
+    mask = (rng.random(start.size) < 0.5).astype(np.float32)
+    settings = Training(0.1, 0.9, 0.01, 1, len(x), correction, 0.3, anchor, mask)
+    _, gradient = model.loss_and_gradient(start, x, y)
+    expected = start - 0.1 * mask * (gradient + 0.01 * start + correction + 0.3 * (start - anchor))
+    trained = model.train(start, x, y, settings, generator(2, "train"))[0]
+    np.testing.assert_allclose(trained, expected, atol=1e-6)
+    assert (trained == start)[mask == 0].all()
+
+
+def test_without_an_anchor_the_pull_is_to_where_training_starts(framework):
+    model, (x, y) = build_model(spec(framework, 1, "regression")), rows(1, "regression")
+    start = model.init(generator(1, "init"))
+    runs = [
+        model.train(start, x, y, Training(0.1, 0.0, 0.0, 4, 8, None, 0.5, anchor), generator(2, "train"))[0]
+        for anchor in (None, start)
+    ]
+    assert runs[0].tobytes() == runs[1].tobytes()
+
+
 @pytest.mark.parametrize(("outputs", "task"), CASES)
 def test_training_repeats_to_the_byte_and_leaves_its_inputs_alone(framework, outputs, task):
     model, (x, y) = build_model(spec(framework, outputs, task)), rows(outputs, task)
