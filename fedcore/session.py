@@ -139,7 +139,8 @@ def session(store: Store, run: str) -> Iterator[Session]:
             "put that data back, or choose another --run"
         )
     plan = build_plan(config, body["rows"], schema, body["features"], run)
-    with closing(open_fleet(config, sites, plan.clients)) as fleet:
+    kept = store.workdir / "runs" / run / "clients"
+    with closing(open_fleet(config, sites, plan.clients, kept)) as fleet:
         yield Session(store, run, config, schema, plan, fleet, ledger_of(store, config, body), body, notes)
 
 

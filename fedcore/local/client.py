@@ -26,11 +26,14 @@ from fedcore.types import Json, Reply, Task, Vector, canonical_json
 class Client:
     """One site of a federation: its folder of shards, and what it did with them.
 
-    Encoded rows are kept between rounds, once per feature encoding.
+    `keep` is where a fleet lets its clients keep what never leaves them; this one's part of it is
+    the folder `kept`, None where the fleet keeps nothing. Encoded rows are kept between rounds, once
+    per feature encoding.
     """
 
-    def __init__(self, name: str, sites: Path, config: Config) -> None:
+    def __init__(self, name: str, sites: Path, config: Config, keep: Path | None = None) -> None:
         self.name, self._config = name, config
+        self.kept = None if keep is None else keep / name
         self._folder, self._sites = sites / name, sites
         self._encoded: tuple[str, SiteData, Model] | None = None
         self._answered: dict[str, int] = {}  # run -> last round it released a noised update in

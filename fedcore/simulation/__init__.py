@@ -11,7 +11,10 @@ from fedcore.simulation.workers import WorkerFleet
 __all__ = ["Memory", "SerialFleet", "SoftmaxFleet", "WorkerFleet", "open_fleet"]
 
 
-def open_fleet(config: Config, sites: Path, clients: tuple[str, ...]) -> SerialFleet | WorkerFleet:
-    """The fleet that ``run.workers`` asks for; close it after use."""
-    workers = config.run.workers
-    return WorkerFleet(sites, clients, config, workers) if workers else SerialFleet(sites, clients, config)
+def open_fleet(
+    config: Config, sites: Path, clients: tuple[str, ...], keep: Path | None = None
+) -> SerialFleet | WorkerFleet:
+    """The fleet that ``run.workers`` asks for; close it after use. Clients keep what is theirs alone in `keep`."""
+    if config.run.workers:
+        return WorkerFleet(sites, clients, config, config.run.workers, keep)
+    return SerialFleet(sites, clients, config, keep)

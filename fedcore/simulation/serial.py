@@ -11,11 +11,13 @@ from fedcore.types import Reply, Task
 
 
 class SerialFleet:
-    """Clients over the folders of `sites`: see `fedcore.types.Fleet`."""
+    """Clients over the folders of `sites`, with what is theirs alone in `keep`: see `fedcore.types.Fleet`."""
 
-    def __init__(self, sites: Path, clients: tuple[str, ...], config: Config) -> None:
+    def __init__(
+        self, sites: Path, clients: tuple[str, ...], config: Config, keep: Path | None = None
+    ) -> None:
         self.clients: Sequence[str] = tuple(sorted(clients))
-        self._members = {name: Client(name, sites, config) for name in self.clients}
+        self._members = {name: Client(name, sites, config, keep) for name in self.clients}
         self._threads = ThreadpoolController()
 
     def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:

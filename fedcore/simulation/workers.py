@@ -23,15 +23,20 @@ _members: dict[str, Client] = {}  # of this worker process, set once when it sta
 
 
 class WorkerFleet:
-    """Clients over the folders of `sites` in `workers` processes: see `fedcore.types.Fleet`."""
+    """Clients over the folders of `sites` in `workers` processes: see `fedcore.types.Fleet`.
 
-    def __init__(self, sites: Path, clients: tuple[str, ...], config: Config, workers: int) -> None:
+    What a client keeps for itself lies in `keep`: the next worker that answers for it goes on from there.
+    """
+
+    def __init__(
+        self, sites: Path, clients: tuple[str, ...], config: Config, workers: int, keep: Path | None = None
+    ) -> None:
         self.clients: Sequence[str] = tuple(sorted(clients))
         self._pool = ProcessPoolExecutor(
             max_workers=workers,
             mp_context=get_context("spawn"),
             initializer=_start,
-            initargs=(sites, tuple(self.clients), config),
+            initargs=(sites, tuple(self.clients), config, keep),
         )
 
     def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
@@ -50,10 +55,10 @@ class WorkerFleet:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _start(sites: Path, clients: tuple[str, ...], config: Config) -> None:
+def _start(sites: Path, clients: tuple[str, ...], config: Config, keep: Path | None) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
-    _members.update({name: Client(name, sites, config) for name in clients})
+    _members.update({name: Client(name, sites, config, keep) for name in clients})
 
 
 def _answer(task: Task, client: str) -> Reply:
