@@ -4,9 +4,11 @@ Both frameworks lay a dense network out as ``0.weight (out, in)``, ``0.bias (out
 and start from the same numbers, so that the same training gives the same model.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from fedcore.adapters.model import ModelSpec
+from fedcore.adapters.model import ModelSpec, Training
 from fedcore.errors import UnknownName
 from fedcore.types import Floats, Layout, Vector
 
@@ -47,6 +49,19 @@ def batches(rows: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Row numbers of one epoch in random order, `size` at a time; the last batch may be shorter."""
     order = rng.permutation(rows)
     return [order[start : start + size] for start in range(0, rows, size)]
+
+
+def epochs(rows: int, settings: Training, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
+    """The batches of each epoch that `settings` asks for; with `steps` the last epoch ends where they are used up."""
+    if settings.steps is None:
+        for _ in range(settings.epochs):
+            yield batches(rows, settings.batch_size, rng)
+        return
+    left = settings.steps
+    while left > 0:
+        epoch = batches(rows, settings.batch_size, rng)[:left]
+        left -= len(epoch)
+        yield epoch
 
 
 def clip_factors(norms: Floats, clip: float) -> Floats:

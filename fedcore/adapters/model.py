@@ -44,7 +44,7 @@ class Training:
     Each gradient becomes ``(gradient + weight_decay · w + correction + proximal · (w - anchor)) · mask``:
     `correction` (d,) is SCAFFOLD's and FedDyn's, `proximal` FedProx's μ with the `anchor` (d,) that it
     pulls to (None: where training starts), `mask` (d,) is 1 where parameters are trained and 0 where
-    they stay (None: all are trained).
+    they stay (None: all are trained). With `steps` training ends after so many batches, whatever `epochs` says.
     """
 
     lr: float
@@ -56,6 +56,7 @@ class Training:
     proximal: float = 0.0
     anchor: Vector | None = None
     mask: Vector | None = None
+    steps: int | None = None
 
 
 class Model(Protocol):

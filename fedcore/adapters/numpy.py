@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.adapters.layers import batches, clip_factors, dense_init, dense_layout
+from fedcore.adapters.layers import clip_factors, dense_init, dense_layout, epochs
 from fedcore.adapters.model import ModelSpec, Training
 from fedcore.errors import BadConfig
 from fedcore.types import Floats, Layout, Vector
@@ -76,10 +76,10 @@ class NumpyModel:
         """Local SGD as `Training` says; ``loss`` is the mean over the last epoch."""
         anchor = vector if settings.anchor is None else settings.anchor
         vector, velocity = vector.copy(), np.zeros_like(vector)
-        total = 0.0
-        for _ in range(settings.epochs):
-            total = 0.0
-            for rows in batches(len(x), settings.batch_size, rng):
+        total, seen = 0.0, 1
+        for epoch in epochs(len(x), settings, rng):
+            total, seen = 0.0, sum(map(len, epoch))
+            for rows in epoch:
                 loss, gradient = self.loss_and_gradient(vector, x[rows], y[rows])
                 gradient += np.float32(settings.weight_decay) * vector
                 if settings.correction is not None:
@@ -91,7 +91,7 @@ class NumpyModel:
                 velocity = np.float32(settings.momentum) * velocity + gradient
                 vector -= np.float32(settings.lr) * velocity
                 total += loss * len(rows)
-        return vector, {"loss": total / len(x)}
+        return vector, {"loss": total / seen}
 
     def _forward(self, vector: Vector, x: Rows) -> list[Rows]:
         steps = [x.reshape(len(x), -1)]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedcore.adapters.layers import batches, dense_init, dense_layout, widths
+from fedcore.adapters.layers import dense_init, dense_layout, epochs, widths
 from fedcore.adapters.model import ModelSpec, Training
 from fedcore.errors import BadConfig, MissingExtra
 from fedcore.types import Floats, Layout, Vector
@@ -86,14 +86,15 @@ class TorchModel:
         velocity = torch.zeros_like(flat)
         start = flat.clone() if settings.anchor is None else torch.from_numpy(settings.anchor)
         rows_x, rows_y = torch.from_numpy(x), torch.from_numpy(y)
-        total = torch.zeros((), dtype=torch.float64)
+        total, seen = torch.zeros((), dtype=torch.float64), 1
         with _one_thread(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(
                 int(rng.spawn(1)[0].integers(2**63))
             )  # dropout; the batch order stays as in numpy
-            for _ in range(settings.epochs):
+            for epoch in epochs(len(x), settings, rng):
                 total.zero_()
-                for order in batches(len(x), settings.batch_size, rng):
+                seen = sum(map(len, epoch))
+                for order in epoch:
                     rows = torch.from_numpy(order)
                     gradient.zero_()
                     loss = self._loss(self._outputs(module, rows_x[rows]), rows_y[rows])
@@ -103,7 +104,7 @@ class TorchModel:
                         velocity.mul_(settings.momentum).add_(gradient)
                         flat.sub_(velocity, alpha=settings.lr)
                         total += loss.detach() * len(order)
-        return flat.numpy(), {"loss": float(total) / len(x)}
+        return flat.numpy(), {"loss": float(total) / seen}
 
     def clipped_sum(self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator) -> Floats:
         """Sum of clipped gradients of the rows, by opacus: see the protocol."""

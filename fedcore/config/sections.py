@@ -76,7 +76,8 @@ class LocalConfig:
     """What a client does with the model it gets.
 
     `algorithm` is ``sgd`` (FedAvg's client) or ``scaffold``, which corrects each gradient by what
-    the server knows of the others'. The learning rate of round r is ``lr · decay**r``.
+    the server knows of the others'. The learning rate of round r is ``lr · decay**r``. A client goes
+    over its rows `epochs` times, or with `steps` takes exactly so many batches, however many rows it has.
     """
 
     algorithm: str = "sgd"
@@ -86,6 +87,7 @@ class LocalConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     batch_size: Annotated[int, Field(ge=1)] = 128
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 @dataclass(frozen=True, config=CLOSED)

@@ -7,12 +7,11 @@ took: nothing but the update leaves a client, and a client may be away for many 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
 from fedcore.config import LocalConfig
-from fedcore.local.sgd import training
+from fedcore.local.sgd import steps_taken, training
 from fedcore.rules.mean import mean
 from fedcore.types import Vector
 
@@ -66,7 +65,7 @@ class Control:
         >>> Control(LocalConfig(momentum=0.0, epochs=2, batch_size=10), {"a": 15}, {"a": 1.0}).travel("a")
         4.0
         """
-        beta, steps = self.local.momentum, self.local.epochs * ceil(self.rows[client] / self.local.batch_size)
+        beta, steps = self.local.momentum, steps_taken(self.local, self.rows[client])
         return (steps - beta * (1 - beta**steps) / (1 - beta)) / (1 - beta)
 
 

@@ -5,6 +5,7 @@ task; how it is made is in `control.py`.
 """
 
 from collections.abc import Callable, Mapping
+from math import ceil
 
 import numpy as np
 
@@ -33,7 +34,13 @@ def sgd(
 def training(config: LocalConfig, round_number: int, correction: Vector | None = None) -> Training:
     """The settings of one round: the learning rate decays from round to round."""
     lr = config.lr * config.decay**round_number
-    return Training(lr, config.momentum, config.weight_decay, config.epochs, config.batch_size, correction)
+    batches = (config.epochs, config.batch_size)
+    return Training(lr, config.momentum, config.weight_decay, *batches, correction, steps=config.steps)
+
+
+def steps_taken(config: LocalConfig, rows: int) -> int:
+    """How many batches a client with so many training rows takes in a round."""
+    return config.steps or config.epochs * ceil(rows / config.batch_size)
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {"sgd": sgd, "scaffold": sgd}

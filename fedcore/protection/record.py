@@ -18,6 +18,11 @@ def record(setting: Setting) -> Protection:
             f"privacy.mode record with local.algorithm {config.local.algorithm}: clients train by DP-SGD, which has no "
             "corrections of its gradients; set local.algorithm: sgd"
         )
+    if config.local.steps is not None:
+        raise PlanRefused(
+            f"privacy.mode record with local.steps {config.local.steps}: DP-SGD takes as many steps as local.epochs says, "
+            "and is charged for them; leave local.steps out"
+        )
     refuse_large_delta(setting.rows, privacy.delta)
     event = costliest(
         setting.rows.values(),

@@ -127,7 +127,7 @@ class SoftmaxFleet:
         x, y, weight = self._train.padded(members)
         vectors = np.repeat(model[None, :], len(members), axis=0)
         velocity, losses = np.zeros_like(vectors), np.zeros(len(members))
-        for _ in range(settings.epochs):
+        for _ in range(settings.steps or settings.epochs):
             losses, gradient = self._gradients(vectors, x, y, weight)
             gradient += np.float32(settings.weight_decay) * vectors
             velocity = np.float32(settings.momentum) * velocity + gradient

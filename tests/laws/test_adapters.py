@@ -66,6 +66,28 @@ def test_a_step_adds_correction_and_proximal_pull_and_leaves_masked_parameters_a
     assert (trained == start)[mask == 0].all()
 
 
+def test_so_many_steps_are_the_first_batches_of_so_many_epochs(framework):
+    model, (x, y) = build_model(spec(framework, 3, "classification")), rows(3, "classification", 20)
+    start = model.init(generator(1, "init"))
+
+    def trained(epochs: int, steps: int | None) -> bytes:
+        settings = Training(0.1, 0.9, 0.01, epochs, 8, steps=steps)
+        return model.train(start, x, y, settings, generator(2, "train"))[0].tobytes()
+
+    assert trained(1, 6) == trained(2, None)  # 20 rows in batches of 8 are three steps an epoch
+    assert trained(9, 3) == trained(1, None)
+    assert len({trained(1, steps) for steps in range(1, 7)}) == 6
+
+
+def test_the_loss_of_steps_is_a_mean_over_the_rows_they_saw(framework):
+    model, (x, y) = build_model(spec(framework, 1, "regression")), rows(1, "regression", 20)
+    start = model.init(generator(1, "init"))
+    still = Training(1e-12, 0.0, 0.0, 1, 8, steps=1)
+    seen = generator(2, "train").permutation(20)[:8]
+    facts = model.train(start, x, y, still, generator(2, "train"))[1]
+    assert facts["loss"] == pytest.approx(model.loss_and_gradient(start, x[seen], y[seen])[0], rel=1e-4)
+
+
 def test_without_an_anchor_the_pull_is_to_where_training_starts(framework):
     model, (x, y) = build_model(spec(framework, 1, "regression")), rows(1, "regression")
     start = model.init(generator(1, "init"))

@@ -71,6 +71,13 @@ def test_travel_is_how_far_a_constant_gradient_leads(momentum, epochs, rows):
     assert Control(local, {"a": rows}, {"a": 1.0}).travel("a") == pytest.approx(distance)
 
 
+def test_travel_counts_the_steps_that_are_asked_for():
+    asked = LocalConfig(algorithm="scaffold", momentum=0.9, epochs=9, batch_size=10, steps=6)
+    same = LocalConfig(algorithm="scaffold", momentum=0.9, epochs=2, batch_size=10)
+    far = [Control(local, {"a": 25}, {"a": 1.0}).travel("a") for local in (asked, same)]
+    assert far[0] == far[1]
+
+
 def test_the_first_variate_of_a_quadratic_is_its_mean_gradient_on_the_way():
     variates = Control(LOCAL, {"a": 20}, {"a": 1.0})
     update = np.full(4, -0.05 * 10 * 2.0, dtype=np.float32)  # ten steps along a gradient of two

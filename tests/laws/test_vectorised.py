@@ -42,7 +42,12 @@ def fleets(config: Config, workdir: Path) -> tuple[SerialFleet, SoftmaxFleet, Fe
 
 @pytest.mark.parametrize(
     "overrides",
-    [("local.epochs=1",), ("local.epochs=4",), ("local.epochs=2", "privacy.max_noise_ratio=1000", *PRIVATE)],
+    [
+        ("local.epochs=1",),
+        ("local.epochs=4",),
+        ("local.steps=3",),
+        ("local.epochs=2", "privacy.max_noise_ratio=1000", *PRIVATE),
+    ],
 )
 def test_updates_are_those_of_one_client_after_another(overrides, settings, workdir):
     config = settings(*WHOLE, *overrides)

@@ -50,6 +50,7 @@ def test_robust_rules_and_sampled_cohorts_may_follow_dp_sgd():
         ("privacy.mechanism=laplace", r"set privacy.mechanism: gaussian"),
         ("privacy.clipping=adaptive", r"set privacy.clipping: flat"),
         ("local.algorithm=scaffold", r"no corrections of its gradients; set local.algorithm: sgd"),
+        ("local.steps=5", r"leave local.steps out"),
         ("privacy.delta=0.0016", r"640 records at c: δ must stay below 1/640"),
     ],
 )
