@@ -26,13 +26,17 @@ from fedcore.config.sections import (
     StoreConfig,
     TrackingConfig,
 )
+from fedcore.config.time import AvailabilityConfig, BatteryConfig, DeviceClass, TimeConfig
 
 __all__ = [
+    "AvailabilityConfig",
+    "BatteryConfig",
     "ChecksConfig",
     "CohortConfig",
     "CombineConfig",
     "Config",
     "DataConfig",
+    "DeviceClass",
     "EdgeConfig",
     "EvaluateConfig",
     "Gate",
@@ -45,6 +49,7 @@ __all__ = [
     "RunConfig",
     "ServerConfig",
     "StoreConfig",
+    "TimeConfig",
     "TrackingConfig",
     "config_from",
     "config_tree",

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from fedcore.config.kinds import CLOSED, Count, Name, Positive, Share
 from fedcore.config.privacy import PrivacyConfig
+from fedcore.config.time import TimeConfig
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -228,6 +229,7 @@ class Config:
     combine: CombineConfig = field(default_factory=CombineConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    time: TimeConfig = field(default_factory=TimeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
     edge: EdgeConfig = field(default_factory=EdgeConfig)
