@@ -5,6 +5,7 @@ it key by key, then dotted overrides (``local.lr=0.05``). A key that is not know
 that is not allowed, is refused with its path.
 """
 
+from fedcore.config.asynchrony import AsynchronyConfig
 from fedcore.config.load import config_from, config_tree, load_config, presets
 from fedcore.config.privacy import PrivacyConfig
 from fedcore.config.sections import (
@@ -29,6 +30,7 @@ from fedcore.config.sections import (
 from fedcore.config.time import AvailabilityConfig, BatteryConfig, DeviceClass, TimeConfig
 
 __all__ = [
+    "AsynchronyConfig",
     "AvailabilityConfig",
     "BatteryConfig",
     "ChecksConfig",
