@@ -37,7 +37,9 @@ class DataConfig:
 
     `months` choose the data versions of sets that have months. `sites` limits and orders the
     clients; empty means all. `client_column` and `label` are needed for an own table. Without
-    `standardize` numbers, and the label of a regression, are learned from as they are.
+    `standardize` numbers, and the label of a regression, are learned from as they are. Test rows are
+    drawn, `test_fraction` of them, unless `published_split` asks for the division that a set was
+    published with; sets that exist in no other form always have theirs.
     """
 
     name: str = "flights"
@@ -48,6 +50,7 @@ class DataConfig:
     months: tuple[Annotated[int, Field(ge=1, le=12)], ...] = (1, 2, 3, 4, 5, 6)
     sites: tuple[str, ...] = ()
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    published_split: bool = False
     standardize: bool = True
     partition: PartitionConfig = field(default_factory=PartitionConfig)
 

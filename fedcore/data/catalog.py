@@ -12,7 +12,7 @@ from fedcore.config import DataConfig
 from fedcore.data import flights, heart, images, own, school
 from fedcore.data.raw import Raw, write_raw
 from fedcore.data.schema import Schema
-from fedcore.errors import UnknownName
+from fedcore.errors import BadConfig, UnknownName
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,26 @@ CATALOG: dict[str, DataSet] = {
             heart.load,
         ),
         DataSet(
+            "heart-flamby",
+            "The same patients as FLamby prepares and divides them, to compare with its results",
+            "UCI Heart Disease and FLamby's division in FEDCORE_DATA (Ogier du Terrail et al. 2022)",
+            "CC-BY-4.0",
+            True,
+            "classification",
+            "4 hospitals",
+            heart.load_flamby,
+        ),
+        DataSet(
+            "heart-flamby-pooled",
+            "The same patients in one place, scaled together: FLamby's pooled training",
+            "UCI Heart Disease and FLamby's division in FEDCORE_DATA (Ogier du Terrail et al. 2022)",
+            "CC-BY-4.0",
+            True,
+            "classification",
+            "1, all hospitals together",
+            heart.load_flamby_pooled,
+        ),
+        DataSet(
             "school",
             "Exam scores, 15,362 pupils, columns scaled school by school as in published results",
             "school.mat (MALSAR, private-cross-silo-fl) in FEDCORE_DATA (Inner London Education Authority)",
@@ -119,5 +139,7 @@ def ingest(config: DataConfig, folder: Path, seed: int = 0) -> Schema:
     if config.name not in CATALOG:
         raise UnknownName("data set", config.name, CATALOG)
     raw = CATALOG[config.name].load(config)
+    if config.published_split and not raw.schema.split:
+        raise BadConfig("data.published_split", True, f"{config.name} was published undivided; leave it out")
     write_raw(raw, folder)
     return raw.schema

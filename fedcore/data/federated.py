@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedcore.data.features import Columns, Features, SiteStatistics, describe
 from fedcore.data.schema import Schema
-from fedcore.data.shards import labels_of, read_shard, shard_files
+from fedcore.data.shards import TEST, TRAIN, labels_of, read_shard, shard_files
 from fedcore.data.statistics import as_words
 from fedcore.errors import BadData
 from fedcore.rng import generator
@@ -56,22 +56,39 @@ def split(n: int, seed: int, site: str, test_fraction: float) -> tuple[NDArray[n
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
+def sides(
+    columns: Columns, schema: Schema, seed: int, site: str, test_fraction: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Numbers of the training and of the test rows: as the set says where it brings its division, else drawn by `split`.
+
+    Raises `BadData` for a site to which the set's division leaves no training row.
+    """
+    if not schema.split:
+        return split(len(columns[schema.columns[0]]), seed, site, test_fraction)
+    said = columns[schema.split]
+    if not (said == TRAIN).any():
+        raise BadData(
+            site, "none of its rows is for training in the published division", "leave the site out"
+        )
+    return np.flatnonzero(said == TRAIN), np.flatnonzero(said == TEST)
+
+
 def train_statistics(
     folder: Path, schema: Schema, seed: int, site: str, test_fraction: float
 ) -> SiteStatistics:
     """Statistics of the site's training rows: see `describe`. Raises `BadData`."""
     columns, labels = read_columns(folder, schema)
-    train, _ = split(len(labels), seed, site, test_fraction)
+    train, _ = sides(columns, schema, seed, site, test_fraction)
     return describe({name: column[train] for name, column in columns.items()}, schema, labels[train])
 
 
 def load_site(
     folder: Path, schema: Schema, features: Features, seed: int, site: str, test_fraction: float
 ) -> SiteData:
-    """The site's rows, encoded and split as `split` says. Raises `BadData`."""
+    """The site's rows, encoded and divided as `sides` says. Raises `BadData`."""
     columns, labels = read_columns(folder, schema)
     x, y = features.encode(columns), targets(labels, schema, site)
-    train, test = split(len(y), seed, site, test_fraction)
+    train, test = sides(columns, schema, seed, site, test_fraction)
     return SiteData(x[train], y[train], x[test], y[test])
 
 

@@ -13,6 +13,7 @@ from fedcore.config import DataConfig
 from fedcore.data.places import find_folder
 from fedcore.data.raw import Raw
 from fedcore.data.schema import Schema
+from fedcore.data.shards import TEST, TRAIN
 from fedcore.errors import BadData, MissingExtra
 
 TEN = tuple("0123456789")
@@ -47,7 +48,12 @@ def load_fashion(config: DataConfig) -> Raw:
     images = [_idx(folder / name, 16) for name in FASHION_SHA256 if "images" in name]
     labels = [_idx(folder / name, 8) for name in FASHION_SHA256 if "labels" in name]
     x, y = np.concatenate(images).reshape(-1, 28, 28), np.concatenate(labels)
-    return Raw(Schema("fashion-mnist", "classification", "y", TEN, shape=(28, 28)), arrays={"x": x, "y": y})
+    divided = config.published_split
+    schema = Schema(
+        "fashion-mnist", "classification", "y", TEN, shape=(28, 28), split="split" if divided else ""
+    )
+    sides = {"split": np.repeat([TRAIN, TEST], [len(part) // 784 for part in images])} if divided else {}
+    return Raw(schema, arrays={"x": x, "y": y, **sides})
 
 
 def _idx(file: Path, header: int) -> NDArray[Any]:

@@ -38,6 +38,7 @@ class Schema:
     For classification the label column holds one of `classes` (as text or integer, compared as
     text); for regression `classes` is empty. `shape` is the shape of one row of an array set.
     `unique` names the columns that together may not repeat (no duplicates); empty: all columns.
+    `split` names the column that holds ``train`` or ``test`` where the set brings its division; empty: it is drawn.
     """
 
     dataset: str
@@ -48,6 +49,7 @@ class Schema:
     categorical: tuple[Categorical, ...] = ()
     shape: tuple[int, ...] = ()
     unique: tuple[str, ...] = ()
+    split: str = ""
 
     @property
     def is_table(self) -> bool:
@@ -63,7 +65,10 @@ class Schema:
 
     def to_json(self) -> str:
         """JSON text, the same for equal schemas."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        tree = asdict(self)
+        if not self.split:
+            del tree["split"]  # such a schema keeps the bytes, and so the digest, that it always had
+        return json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Schema":
@@ -82,6 +87,7 @@ class Schema:
                 ),
                 shape=tuple(tree["shape"]),
                 unique=tuple(tree["unique"]),
+                split=str(tree.get("split", "")),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptState(f"schema.json is not a schema ({error}); run the ingest stage again") from None

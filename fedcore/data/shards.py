@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".parquet", ".csv", ".npz")
+TRAIN, TEST = "train", "test"  # what a published division says of a row
 NULLS = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 
 
@@ -53,15 +54,17 @@ def read_shard(file: Path, schema: Schema) -> Shard:
     """The columns of `schema` in `file`. Raises `BadData`."""
     raw = read_raw(file)
     shard = Shard(file, {}, np.empty(0))
-    for name in (*schema.columns, schema.label):
+    sides = (schema.split,) if schema.split else ()
+    for name in (*schema.columns, schema.label, *sides):
         if name not in raw:
             shard.refuse(f"column {name!r} is missing, the file has {', '.join(raw) or 'none'}")
     label = as_array(raw[schema.label])
     if label.size == 0:
         shard.refuse("the file has no rows")
+    columns: dict[str, NDArray[Any]] = {name: _side(shard, name, as_array(raw[name])) for name in sides}
     if not schema.is_table:
-        return Shard(file, {"x": _array(shard, as_array(raw["x"]), schema.shape, len(label))}, label)
-    columns: dict[str, NDArray[Any]] = {}
+        x = _array(shard, as_array(raw["x"]), schema.shape, len(label))
+        return Shard(file, {**columns, "x": x}, label)
     for number in schema.numeric:
         columns[number.name] = _numbers(shard, number.name, as_array(raw[number.name]), number.nullable)
     for word in schema.categorical:
@@ -185,6 +188,16 @@ def _words(shard: Shard, name: str, column: NDArray[Any], nullable: bool) -> NDA
     missing = np.flatnonzero(words == "")
     if len(missing) and not nullable:
         shard.refuse(f"column {name!r} has no value in {len(missing)} rows, the first is row {missing[0]}")
+    return words
+
+
+def _side(shard: Shard, name: str, column: NDArray[Any]) -> NDArray[np.str_]:
+    words = as_words(column)
+    wrong = np.flatnonzero((words != TRAIN) & (words != TEST))
+    if len(wrong):
+        shard.refuse(
+            f"column {name!r} holds {str(words[wrong[0]])!r} in row {wrong[0]}, allowed: {TRAIN}, {TEST}"
+        )
     return words
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fedcore.data.features import Columns
-from fedcore.data.federated import read_columns, split
+from fedcore.data.federated import read_columns, sides
 from fedcore.data.schema import Schema
 from fedcore.errors import BadData, BadInput
 
@@ -23,10 +23,10 @@ def held_out(
     parts: list[Columns] = []
     for folder in sorted(path for path in sites.glob("*") if path.is_dir()):
         try:
-            columns, labels = read_columns(folder, schema)
+            columns, _ = read_columns(folder, schema)
         except BadData:
             continue
-        _, test = split(len(labels), seed, folder.name, test_fraction)
+        _, test = sides(columns, schema, seed, folder.name, test_fraction)
         parts.append({name: column[test[:per_site]] for name, column in columns.items()})
     if not parts:
         raise BadInput(

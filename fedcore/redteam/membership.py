@@ -170,6 +170,11 @@ def _asked(arena: Arena, model: Vector) -> tuple[Floats, NDArray[np.bool_], NDAr
     """Of every record of every client, in one order: confidence, membership, whether it is classed rightly."""
     config, features = arena.config, Features.from_json(canonical_json(arena.features))
     fraction, parts = config.data.test_fraction, []
+    if arena.schema.split:
+        raise BadInput(
+            f"{arena.schema.dataset} brings its own division into training and test rows, and shadow models need others; "
+            "leave data.published_split out or choose another set"
+        )
     for site in arena.fleet.clients:
         data = load_site(arena.sites / site, arena.schema, features, config.seed, site, fraction)
         train, test = split(len(data.y_train) + len(data.y_test), config.seed, site, fraction)

@@ -40,6 +40,8 @@ def test_the_sets_are_listed_for_people_and_programs() -> None:
         "digits",
         "fashion-mnist",
         "heart",
+        "heart-flamby",
+        "heart-flamby-pooled",
         "school",
         "school-shares",
         "own",
