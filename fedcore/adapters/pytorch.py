@@ -4,7 +4,7 @@ The module's parameters are views into one flat tensor, and so are their gradien
 SGD is two operations on one vector, and nothing is copied between rounds but that vector.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedcore.adapters.layers import dense_init, dense_layout, epochs, widths
 from fedcore.adapters.model import ModelSpec, Training
+from fedcore.adapters.pytorch_dense import DensePasses
 from fedcore.errors import BadConfig, MissingExtra
 from fedcore.types import Floats, Layout, Vector
 
@@ -31,6 +32,7 @@ class TorchModel:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
+        self._spare: list[torch.nn.Module] = []
 
     def _build(self) -> torch.nn.Module:
         """A fresh module; what its own initialisation draws does not reach the global generator."""
@@ -62,49 +64,60 @@ class TorchModel:
 
     def scores(self, vector: Vector, x: Rows) -> Rows:
         """Probabilities or values: see the protocol."""
-        module = self.module(vector)
-        with _one_thread(), torch.no_grad():
-            parts = [self._activate(self._outputs(module, part)) for part in _chunks(x)]
+        flat = torch.from_numpy(np.array(vector, dtype=np.float32))
+        with _one_thread(), torch.no_grad(), self._passes(flat) as passes:
+            parts = [self._activate(passes.outputs(part)) for part in _chunks(x)]
         return torch.cat(parts).numpy()
 
     def loss_and_gradient(self, vector: Vector, x: Rows, y: Rows) -> tuple[float, Vector]:
-        """Mean loss and its gradient by autograd."""
-        module = self._build().train()
-        gradient = self._bind(module, torch.from_numpy(np.array(vector, dtype=np.float32)))
-        with _one_thread():
-            loss = self._loss(self._outputs(module, torch.from_numpy(x)), torch.from_numpy(y))
-            loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach()), gradient.numpy()
+        """Mean loss and its gradient, by autograd or its kernels."""
+        flat = torch.from_numpy(np.array(vector, dtype=np.float32))
+        with _one_thread(), self._passes(flat, training=True) as passes:
+            loss = passes.loss(torch.from_numpy(x), self._labels(y))
+            return float(loss), passes.gradient.numpy()
 
     def train(
         self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator
     ) -> tuple[Vector, Mapping[str, float]]:
         """Local SGD as `Training` says; ``loss`` is the mean over the last epoch."""
-        module = self._build().train()
         flat = torch.from_numpy(np.array(vector, dtype=np.float32))
-        gradient = self._bind(module, flat)
-        velocity = torch.zeros_like(flat)
-        start = flat.clone() if settings.anchor is None else torch.from_numpy(settings.anchor)
-        rows_x, rows_y = torch.from_numpy(x), torch.from_numpy(y)
-        total, seen = torch.zeros((), dtype=torch.float64), 1
-        with _one_thread(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                int(rng.spawn(1)[0].integers(2**63))
-            )  # dropout; the batch order stays as in numpy
+        rows_x, rows_y = torch.from_numpy(x), self._labels(y)
+        total, seen = 0.0, 1
+        with _one_thread(), self._chance(rng), self._passes(flat, training=True) as passes:
+            step = _step(flat, passes.gradient, settings)
             for epoch in epochs(len(x), settings, rng):
-                total.zero_()
-                seen = sum(map(len, epoch))
-                for order in epoch:
-                    rows = torch.from_numpy(order)
-                    gradient.zero_()
-                    loss = self._loss(self._outputs(module, rows_x[rows]), rows_y[rows])
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    with torch.no_grad():
-                        _add_terms(gradient, flat, start, settings)
-                        velocity.mul_(settings.momentum).add_(gradient)
-                        flat.sub_(velocity, alpha=settings.lr)
-                        total += loss.detach() * len(order)
-        return flat.numpy(), {"loss": float(total) / seen}
+                order = torch.from_numpy(np.concatenate(epoch))
+                total, seen = 0.0, len(order)
+                cut = [torch.split(rows[order], settings.batch_size) for rows in (rows_x, rows_y)]
+                for batch_x, batch_y in zip(*cut, strict=True):
+                    loss = passes.loss(batch_x, batch_y)
+                    step()
+                    total += float(loss * len(batch_y))
+        return flat.numpy(), {"loss": total / seen}
+
+    @contextmanager
+    def _passes(self, flat: torch.Tensor, training: bool = False) -> "Iterator[DensePasses | ModulePasses]":
+        """Passes at the parameters in `flat`, by a module that is built once and lent to one caller at a time."""
+        if not self.spec.factory:
+            yield DensePasses(self.spec, flat)
+            return
+        module = (self._spare.pop() if self._spare else self._build()).train(training)
+        yield ModulePasses(module, self._bind(module, flat), self._outputs, self._loss)
+        self._spare.append(module)
+
+    @contextmanager
+    def _chance(self, rng: np.random.Generator) -> Iterator[None]:
+        """What a module draws (dropout) comes from `rng`; the order of batches stays as in numpy."""
+        if not self.spec.factory:
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.spawn(1)[0].integers(2**63)))
+            yield
+
+    def _labels(self, y: Rows) -> torch.Tensor:
+        labels = torch.from_numpy(y)
+        return labels.long() if self.spec.task == "classification" and self.spec.outputs > 1 else labels
 
     def clipped_sum(self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator) -> Floats:
         """Sum of clipped gradients of the rows, by opacus: see the protocol."""
@@ -172,18 +185,55 @@ class TorchModel:
             return functional.mse_loss(out[:, 0], (y - center) / scale)
         if self.spec.outputs == 1:
             return functional.binary_cross_entropy_with_logits(out[:, 0], y)
-        return functional.cross_entropy(out, y.long())
+        return functional.cross_entropy(out, y if y.dtype == torch.long else y.long())
 
 
-def _add_terms(gradient: torch.Tensor, flat: torch.Tensor, anchor: torch.Tensor, settings: Training) -> None:
-    """Add to a batch's gradient what `Training` says, in place."""
-    gradient.add_(flat, alpha=settings.weight_decay)
-    if settings.correction is not None:
-        gradient.add_(torch.from_numpy(settings.correction))
-    if settings.proximal:
-        gradient.add_(flat - anchor, alpha=settings.proximal)
-    if settings.mask is not None:
-        gradient.mul_(torch.from_numpy(settings.mask))
+class ModulePasses:
+    """Passes of any module by autograd; its parameters' gradients are views of `gradient`."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        gradient: torch.Tensor,
+        outputs: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> None:
+        self.gradient = gradient
+        self._module, self._outputs, self._loss = module, outputs, loss
+
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits or values (n, outputs)."""
+        return self._outputs(self._module, x)
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Mean loss () over the rows; writes its gradient."""
+        self.gradient.zero_()
+        loss = self._loss(self.outputs(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+def _step(flat: torch.Tensor, gradient: torch.Tensor, settings: Training) -> Callable[[], None]:
+    """A step of SGD on `flat` that adds to `gradient` what `Training` says; both are changed in place."""
+    anchor = flat.clone() if settings.anchor is None else torch.from_numpy(settings.anchor)
+    correction = None if settings.correction is None else torch.from_numpy(settings.correction)
+    mask = None if settings.mask is None else torch.from_numpy(settings.mask)
+    velocity = torch.zeros_like(flat) if settings.momentum else gradient
+
+    def step() -> None:
+        if settings.weight_decay:
+            gradient.add_(flat, alpha=settings.weight_decay)
+        if correction is not None:
+            gradient.add_(correction)
+        if settings.proximal:
+            gradient.add_(flat - anchor, alpha=settings.proximal)
+        if mask is not None:
+            gradient.mul_(mask)
+        if settings.momentum:
+            velocity.mul_(settings.momentum).add_(gradient)
+        flat.sub_(velocity, alpha=settings.lr)
+
+    return step
 
 
 @contextmanager
