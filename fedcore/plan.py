@@ -10,6 +10,7 @@ from fedcore.data.schema import Schema
 from fedcore.errors import PlanRefused, TooFewClients, UnknownName
 from fedcore.local.control import control
 from fedcore.local.metrics import summarize
+from fedcore.local.personal import HEADS, judged_by, refuse_personal
 from fedcore.local.sgd import algorithm
 from fedcore.optimizers import optimizer
 from fedcore.protection import Setting, protection
@@ -17,7 +18,7 @@ from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
 from fedcore.selection import selection
 from fedcore.state import Plan
-from fedcore.types import Json, canonical_json
+from fedcore.types import Json, Layout, canonical_json
 
 
 def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features: Json, run: str) -> Plan:
@@ -30,8 +31,9 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     chosen = selection(config)
     combined = _aggregation(config.combine)
     _refuse_too_few(config, len(clients), combined)
-    dimension = None if config.privacy.mode == "none" else _dimension(config, schema, features)
-    private = protection(Setting(config, rows, chosen, combined, dimension, run))
+    layout = _layout(config, schema, features)
+    refuse_personal(config, layout)
+    private = protection(Setting(config, rows, chosen, combined, layout.size if layout else None, run))
     equal = config.combine.weights == "equal"
     weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
     algorithm(config.local.algorithm)
@@ -52,6 +54,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         optimizer=optimizer(config.server),
         evaluate_every=config.evaluate.every if private.evaluates else 0,
         rounds=config.run.rounds,
+        judged_by=judged_by(config),
         rollback_factor=config.evaluate.rollback_factor,
         summarize=lambda replies: summarize(replies, schema.task),
         features=features,
@@ -116,9 +119,9 @@ def _refuse_too_few(config: Config, clients: int, combined: Aggregation) -> None
         raise TooFewClients(config.cohort.size, clients, "cohort.size")
 
 
-def _dimension(config: Config, schema: Schema, features: Json) -> int | None:
-    """The number of the model's parameters; None while the features are not known."""
-    if not features:
+def _layout(config: Config, schema: Schema, features: Json) -> Layout | None:
+    """Where the model's parameters lie; None while the features are not known, or nothing asks for it."""
+    if not features or (config.privacy.mode == "none" and config.personal.algorithm not in HEADS):
         return None
     spec = model_spec(config.model, schema, Features.from_json(canonical_json(features)))
-    return build_model(spec).layout.size
+    return build_model(spec).layout

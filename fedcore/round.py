@@ -188,7 +188,7 @@ def judge(known: Known) -> Outcome:
         replies = sorted(known.fleet.ask(task, plan.clients), key=lambda reply: reply.client)
         metrics, spread = plan.summarize(replies)
     limit = None if state.best_loss is None else plan.rollback_factor * state.best_loss
-    worse = limit is not None and metrics.get("loss", 0.0) > limit
+    worse = limit is not None and metrics.get(plan.judged_by, 0.0) > limit
     verdict = "keep" if known.facts("release")["finite"] and not worse else "rollback"
     return Outcome({"metrics": metrics, "client_metrics": spread, "verdict": verdict})
 
@@ -220,7 +220,7 @@ def next_state(known: Known) -> State:
     clip, noise = known.facts("release").get("clip"), arrays_of(NOISE, arrays)
     if verdict["verdict"] == "rollback":
         return replace(state, round=state.round + 1, suspicion=suspicion, clip=clip, noise=noise)
-    loss = verdict["metrics"].get("loss")
+    loss = verdict["metrics"].get(known.plan.judged_by)
     losses = [x for x in (state.best_loss, loss) if x is not None]
     return State(
         run=state.run,

@@ -111,6 +111,7 @@ class Plan:
     optimizer: Optimizer
     evaluate_every: int  # and always after the last of `rounds`; 0: never, nobody is asked
     rounds: int
+    judged_by: str  # the metric that must not exceed `rollback_factor` times its best
     rollback_factor: float
     summarize: Callable[[Sequence[Reply]], tuple[dict[str, float], dict[str, float]]]
     features: Json = None

@@ -28,9 +28,10 @@ PRIVATE = (
 
 
 def everything(workdir: Path, run: str = "a") -> dict[str, str]:
-    """Digests of all that a run leaves that must not depend on how it went: model, records, ledger."""
+    """Digests of all that a run leaves that must not depend on how it went: models, records, ledger."""
     folder = workdir / "runs" / run
-    files = [*sorted((folder / "model").iterdir()), folder / "records.jsonl", folder / "plan.json"]
+    models = [*sorted((folder / "model").iterdir()), *sorted((folder / "clients").rglob("r*"))]
+    files = [*models, folder / "records.jsonl", folder / "plan.json"]
     found = {str(f.relative_to(workdir)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
     with Store.at(workdir) as store:
         told = [{k: e[k] for k in ("account", "kind", "run", "round", "body")} for e in entries(store)]
@@ -207,7 +208,9 @@ def run_and_die(workdir: Path, config: object, events: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), PRIVATE, ("local.algorithm=scaffold",)], ids=["plain", "private", "scaffold"]
+    "overrides",
+    [(), PRIVATE, ("local.algorithm=scaffold",), ("personal.algorithm=ditto",)],
+    ids=["plain", "private", "scaffold", "ditto"],
 )
 def test_killed_at_every_touch_of_the_disk_it_ends_in_the_same_bytes(new_workdir, settings, overrides):
     config = settings(*overrides, "run.rounds=2")

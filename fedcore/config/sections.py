@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from fedcore.config.kinds import CLOSED, Count, Name, Positive, Share
+from fedcore.config.personal import PersonalConfig
 from fedcore.config.privacy import PrivacyConfig
 from fedcore.config.time import TimeConfig
 
@@ -233,6 +234,7 @@ class Config:
     server: ServerConfig = field(default_factory=ServerConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
+    personal: PersonalConfig = field(default_factory=PersonalConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
     edge: EdgeConfig = field(default_factory=EdgeConfig)

@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,8 +16,11 @@ from fedcore.data.federated import SiteData, load_site, train_statistics
 from fedcore.data.schema import Schema
 from fedcore.errors import AnsweredBefore, BadData, BadInput, FedcoreError
 from fedcore.local.dp_sgd import dp_sgd
+from fedcore.local.kept import keep, kept_before
 from fedcore.local.metrics import measure
+from fedcore.local.personal import PERSONAL, measured
 from fedcore.local.sgd import algorithm, training
+from fedcore.local.work import Work
 from fedcore.privacy.leaves import error_sent, facts_sent
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
@@ -69,20 +74,48 @@ class Client:
         assert task.model is not None, "a train task carries a model"
         local = self._config.local
         settings = training(local, task.round, task.corrections.get(self.name))
+        work = self._work(model, task, data, settings)
         if self._config.privacy.mode == "record":
-            return Reply(self.name, {}, self._trained_privately(model, task, data, settings))
-        rng = generator(self._config.seed, "train", task.round, self.name)
-        update, facts = algorithm(local.algorithm)(model, task.model, data, settings, rng)
+            private = replace(
+                work, base=lambda *_: (self._trained_privately(model, task, data, settings), {})
+            )
+            return Reply(self.name, {}, self._kept_and_sent(private, task)[0])
+        update, facts = self._kept_and_sent(work, task)
         finite = np.isfinite(update).all() and all(np.isfinite(value) for value in facts.values())
         if self._config.privacy.mode == "local":
             return Reply(self.name, {}, self._noised(update if finite else np.zeros_like(update), task))
         if not finite:
             raise BadData(self.name, "training diverged, loss or update is not finite", "lower local.lr")
         chain = client_chain(self._config.privacy, task.clip)
-        sent, _ = chain.apply(update, chain.init(), rng)
+        sent, _ = chain.apply(update, chain.init(), work.rng)
         if task.clip is not None:
             facts = {**facts, "unclipped": norm(update) <= task.clip}
         return Reply(self.name, facts, sent)
+
+    def _work(self, model: Model, task: Task, data: SiteData, settings: Training) -> Work:
+        """What the personal algorithm is given in this round."""
+        assert task.model is not None, "a train or evaluate task carries a model"
+        seed, before = self._config.seed, task.round + (task.kind == "evaluate")
+        kept = {} if self.kept is None else kept_before(self.kept, before)
+        rng = generator(seed, "train", task.round, self.name)
+        own = generator(seed, "personal", task.kind, task.round, self.name)
+        base = algorithm(self._config.local.algorithm)
+        return Work(model, task.model, kept, data, settings, self._config.personal, base, rng, own)
+
+    def _kept_and_sent(self, work: Work, task: Task) -> tuple[Vector, Mapping[str, float]]:
+        """The update and its facts, once the client has kept what is its own.
+
+        An own model that is not finite is not kept: without privacy that is an error, with it nobody hears of it.
+        """
+        update, facts, kept = PERSONAL[self._config.personal.algorithm].train(work)
+        if not np.isfinite(update).all() or not kept:
+            return update, facts
+        if all(np.isfinite(array).all() for array in kept.values()):
+            assert self.kept is not None, "who opens a fleet refuses what its clients cannot keep"
+            keep(self.kept, task.round, kept)
+        elif self._config.privacy.mode == "none":
+            raise BadData(self.name, "training of its own model diverged", "lower personal.lr or local.lr")
+        return update, facts
 
     def _noised(self, update: Vector, task: Task) -> Vector:
         """What leaves the client under local privacy: nothing else does, be it a loss or that training diverged."""
@@ -121,9 +154,15 @@ class Client:
         assert task.model is not None, "an evaluate task carries a model"
         if not len(data.y_test):
             return Reply(self.name, {"rows": 0})
-        return Reply(
-            self.name, measure(model.scores(task.model, data.x_test), data.y_test, self._schema.task)
-        )
+        facts = self._measured(model, task.model, data)
+        if measured(self._config):
+            work = self._work(model, task, data, training(self._config.local, task.round))
+            own = PERSONAL[self._config.personal.algorithm].own(work)
+            facts["personal"] = self._measured(model, own, data)
+        return Reply(self.name, facts)
+
+    def _measured(self, model: Model, vector: Vector, data: SiteData) -> dict[str, Json]:
+        return measure(model.scores(vector, data.x_test), data.y_test, self._schema.task)
 
     def _ready(self, features: Json) -> tuple[SiteData, Model]:
         """The site's rows encoded with `features`, and the model that fits them."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedcore.types import Json, Reply
 
 BINS = 4096
+_USUAL, _EACH_TENTH = (10, 50, 90), tuple(range(10, 100, 10))
 _TINY = 1e-7
 
 
@@ -25,15 +26,21 @@ def measure(scores: NDArray[np.float32], y: NDArray[np.float32], task: str) -> d
 def summarize(replies: Sequence[Reply], task: str) -> tuple[dict[str, float], dict[str, float]]:
     """Metrics of all clients' rows together, and quantiles over clients (p10, p50, p90, worst decile).
 
+    Clients with a model of their own have measured that too: its metrics are named ``personal_…``, and
+    there is a quantile for each tenth of the clients, so that before and after can be drawn.
     Clients without test rows, or whose reply is an error, do not count.
     """
     facts = [reply.facts for reply in replies if reply.error is None and reply.facts.get("rows")]
     if not facts:
         return {}, {}
-    combined = _metrics(facts, task)
-    return {**combined, "rows": float(sum(f["rows"] for f in facts))}, _spread(
-        [_metrics([f], task) for f in facts]
-    )
+    own = [f["personal"] for f in facts if "personal" in f]
+    percents = _EACH_TENTH if own else _USUAL
+    combined = {**_metrics(facts, task), "rows": float(sum(f["rows"] for f in facts))}
+    spread = _spread([_metrics([f], task) for f in facts], percents)
+    if not own:
+        return combined, spread
+    personal = _spread([_metrics([f], task) for f in own], percents)
+    return combined | _personal(_metrics(own, task)), spread | _personal(personal)
 
 
 def auc(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> float | None:
@@ -102,20 +109,20 @@ def _value_metrics(facts: Sequence[Mapping[str, Json]], rows: int, loss: float) 
     return metrics | ({"r2": 1 - loss / variance} if variance > 0 else {})
 
 
-def _spread(clients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _personal(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"personal_{name}": value for name, value in metrics.items()}
+
+
+def _spread(clients: Sequence[Mapping[str, float]], percents: Sequence[int]) -> dict[str, float]:
     """Quantiles over clients of each metric that at least one client has."""
     spread: dict[str, float] = {}
     for name in sorted({name for metrics in clients for name in metrics}):
         values = np.sort([metrics[name] for metrics in clients if name in metrics])
-        p10, p50, p90 = (float(q) for q in np.quantile(values, (0.1, 0.5, 0.9)))
+        quantiles = np.quantile(values, np.array(percents) / 100)
         tail = max(1, len(values) // 10)
         worst = values[-tail:] if name in LOWER_IS_BETTER else values[:tail]
-        spread |= {
-            f"{name}_p10": p10,
-            f"{name}_p50": p50,
-            f"{name}_p90": p90,
-            f"{name}_worst_decile": float(worst.mean()),
-        }
+        spread |= {f"{name}_p{p}": float(q) for p, q in zip(percents, quantiles, strict=True)}
+        spread[f"{name}_worst_decile"] = float(worst.mean())
     return spread
 
 

@@ -8,7 +8,7 @@ with the way to close it, so that nobody has to find out.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fedcore.config import Config, PrivacyConfig
+from fedcore.config import Config, PersonalConfig, PrivacyConfig
 from fedcore.types import Json, RoundRecord, TaskKind
 
 # Facts of a step that say who took part in a private round, or how many did.
@@ -69,7 +69,8 @@ def leaves(config: Config) -> tuple[Leaving, ...]:
         *_described(config),
         _update(config.privacy),
         *_training(config.privacy),
-        _evaluation(config.privacy),
+        *_own(config.personal),
+        _evaluation(config.privacy, config.personal),
         *_about(config.privacy),
     )
 
@@ -132,9 +133,20 @@ def _training(privacy: PrivacyConfig) -> tuple[Leaving, ...]:
     return (Leaving("whether the update was shorter than the clip", "the server", vote, True), *silent)
 
 
-def _evaluation(privacy: PrivacyConfig) -> Leaving:
+def _own(personal: PersonalConfig) -> tuple[Leaving, ...]:
+    """What a site keeps for itself between rounds."""
+    name = personal.algorithm
+    if name in ("none", "per_fedavg", "reptile"):
+        return ()
+    what = f"what the client keeps for itself between rounds (personal.algorithm: {name})"
+    return (Leaving(what, None, _SILENT, None),)
+
+
+def _evaluation(privacy: PrivacyConfig, personal: PersonalConfig) -> Leaving:
+    own = personal.algorithm != "none" or personal.finetune_steps > 0
+    which = "the model, and of the client's own model," if own else "the model"
     what = (
-        "evaluation of the model on the site's held-out rows: sums of loss, hits, rows, histograms of scores"
+        f"evaluation of {which} on the site's held-out rows: sums of loss, hits, rows, histograms of scores"
     )
     if privacy.mode != "none" and privacy.evaluation == "off":
         return Leaving(what, None, f"{_SILENT} (privacy.evaluation: off)", None)

@@ -41,7 +41,8 @@ def enrolled(
         store = held.enter_context(Store.at(workdir, config.store.url, config.store.blobs))
         held.enter_context(store.lock(name))
         data = prepared_at(sites, checks, config) if sites else prepare(config, workdir)
-        fleet = held.enter_context(closing(open_fleet(config, data.sites, data.passing)))
+        kept = workdir / "runs" / name / "clients"
+        fleet = held.enter_context(closing(open_fleet(config, data.sites, data.passing, kept)))
         statistics, left_out = _described(fleet, name, data)
         canaries = Canaries(asked.canaries, _secret(store, name, asked), asked.sight)
         schema = Schema.load(data.sites)

@@ -22,6 +22,7 @@ from fedcore.data.federated import SiteData, load_site
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, PlanRefused, TooFewClients
 from fedcore.local.metrics import measure
+from fedcore.local.personal import refuse_own
 from fedcore.local.sgd import training
 from fedcore.privacy.leaves import error_sent, facts_sent
 from fedcore.transforms.client import client_chain
@@ -180,6 +181,7 @@ def _refuse(spec: ModelSpec, config: Config, most: int) -> None:
             f"local.batch_size {local.batch_size} for up to {most} rows is not that; "
             f"set local.algorithm: sgd and local.batch_size: {most}"
         )
+    refuse_own(config, "a computation of all clients at once")
     privacy = config.privacy
     if privacy.mode not in ("none", "central") or privacy.clipping != "flat":
         raise PlanRefused(
