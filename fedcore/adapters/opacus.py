@@ -33,6 +33,9 @@ class RowGradients:
         input_shape: tuple[int, ...],
     ) -> None:
         refuse_mixed_rows(module, outputs, input_shape)
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Conv2d):  # opacus reads permuted pictures as if they were not
+                layer.register_forward_pre_hook(_contiguous)
         self._hooked = GradSampleModule(module, loss_reduction="mean")
         self._parameters = list(module.parameters())
         self._flat, self._outputs, self._loss = flat, outputs, loss
@@ -61,6 +64,10 @@ class RowGradients:
             return torch.zeros(rows, parameter.numel())
         result: torch.Tensor = sample.reshape(rows, -1)
         return result
+
+
+def _contiguous(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(x.contiguous() for x in inputs)
 
 
 def _weighted_sum(factors: Floats, rows: NDArray[np.float32], kept: NDArray[np.intp]) -> Floats:
