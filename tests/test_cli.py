@@ -165,3 +165,24 @@ def test_public_names_are_there_and_others_are_not():
     assert fedcore.load_config.__module__ == "fedcore.config.load"
     with pytest.raises(AttributeError, match="nothing_like_it"):
         fedcore.nothing_like_it  # noqa: B018
+
+
+def test_models_shows_each_built_in_model_and_what_it_costs(fedcore):
+    code, out, _ = fedcore("models", "--json")
+    costs = {entry["name"]: entry for entry in json.loads(out)}
+    assert code == 0
+    assert costs["lenet"] == {
+        "name": "lenet",
+        "title": "LeNet-5: two 5 x 5 convolutions, three dense layers",
+        "frameworks": ["torch"],
+        "input_shape": [28, 28],
+        "outputs": 10,
+        "parameters": 44426,
+        "bytes": 177704,
+        "flops": 563280,
+    }
+    code, out, _ = fedcore("models")
+    assert code == 0
+    assert all(name in out for name in costs)
+    assert "28 x 28" in out
+    assert "563,280" in out

@@ -1,48 +1,28 @@
-"""What the built-in models of every framework share: their shapes and their first parameters.
+"""What the dense models of every framework share: their first parameters, their batches, their clipping.
 
-Both frameworks lay a dense network out as ``0.weight (out, in)``, ``0.bias (out,)``, ``1.weight`` …
-and start from the same numbers, so that the same training gives the same model.
+Every framework lays a dense network out as ``0.weight (out, in)``, ``0.bias (out,)``, ``1.weight`` …
+and starts from the same numbers, so that the same training gives the same model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedcore.adapters.architecture import layout, start
 from fedcore.adapters.model import ModelSpec, Training
-from fedcore.errors import UnknownName
+from fedcore.adapters.zoo import layers
 from fedcore.types import Floats, Layout, Vector
 
-BUILT_IN = ("linear", "logistic", "mlp")
+
+def built_in_layout(spec: ModelSpec) -> Layout:
+    """Layout of a built-in model. Raises `UnknownName` and `BadConfig` as `zoo.layers` does."""
+    return layout(layers(spec))
 
 
-def widths(spec: ModelSpec) -> tuple[int, ...]:
-    """Units of each layer from the inputs to the outputs. Raises `UnknownName`."""
-    if spec.name not in BUILT_IN:
-        raise UnknownName("model", spec.name, BUILT_IN)
-    hidden = spec.hidden if spec.name == "mlp" else ()
-    return (int(np.prod(spec.input_shape)), *hidden, spec.outputs)
-
-
-def dense_layout(spec: ModelSpec) -> Layout:
-    """Layout of a dense network."""
-    sizes = widths(spec)
-    names, shapes = [], []
-    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
-        names += [f"{i}.weight", f"{i}.bias"]
-        shapes += [(outputs, inputs), (outputs,)]
-    return Layout(tuple(names), tuple(shapes))
-
-
-def dense_init(spec: ModelSpec, layout: Layout, rng: np.random.Generator) -> Vector:
-    """Uniform in ±1/√inputs for weights and biases, the usual start of a dense layer; zeros for ``linear``."""
-    vector = np.zeros(layout.size, dtype=np.float32)
-    if spec.name == "linear":
-        return vector
-    limit = 1.0
-    for part in layout.split(vector).values():
-        limit = 1.0 / np.sqrt(part.shape[1]) if part.ndim == 2 else limit
-        part[...] = rng.uniform(-limit, limit, part.shape)
-    return vector
+def built_in_start(spec: ModelSpec, rng: np.random.Generator) -> Vector:
+    """First parameters (d,) of a built-in model."""
+    return start(layers(spec), rng)
 
 
 def batches(rows: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -67,3 +47,20 @@ def epochs(rows: int, settings: Training, rng: np.random.Generator) -> Iterator[
 def clip_factors(norms: Floats, clip: float) -> Floats:
     """What rows with gradients of these L2 `norms` are multiplied by, so that none exceeds `clip`, rounding included."""
     return np.minimum(1.0, clip / np.maximum(norms, np.finfo(np.float64).tiny)) * (1 - 2.0**-48)
+
+
+def clipped_one_by_one(
+    gradient: Callable[[NDArray[np.float32], NDArray[np.float32]], Vector],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    clip: float,
+    size: int,
+) -> Floats:
+    """What `Model.clipped_sum` gives (`size`,), from `gradient` of one row after another: slow, and right for any model."""
+    summed = np.zeros(size)
+    for row in range(len(x)):
+        own = gradient(x[row : row + 1], y[row : row + 1]).astype(np.float64)
+        length = np.linalg.norm(own)
+        if np.isfinite(length):
+            summed += own * clip_factors(np.array([length]), clip)
+    return summed

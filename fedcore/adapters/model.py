@@ -24,7 +24,8 @@ class ModelSpec:
 
     `outputs` is 1 for regression and for two classes (one logit), else the number of classes.
     `input_shape` is the shape of one encoded row, `target` the center and scale of a regression's
-    label: the network learns (label - center) / scale, and scores are in the label's unit.
+    label: the network learns (label - center) / scale, and scores are in the label's unit. `tokens` is
+    the size of the alphabet where a row holds token numbers, else 0.
     """
 
     framework: str
@@ -35,6 +36,7 @@ class ModelSpec:
     outputs: int
     task: str
     target: tuple[float, float] = (0.0, 1.0)
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def model_spec(config: ModelConfig, schema: Schema, features: Features) -> Model
         outputs=outputs,
         task=schema.task,
         target=features.target,
+        tokens=features.tokens,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.adapters.layers import clip_factors, dense_init, dense_layout, epochs
+from fedcore.adapters.layers import built_in_layout, built_in_start, clip_factors, epochs
 from fedcore.adapters.model import ModelSpec, Training
 from fedcore.errors import BadConfig
 from fedcore.types import Floats, Layout, Vector
@@ -20,11 +20,11 @@ class NumpyModel:
         if spec.factory is not None:
             raise BadConfig("model.factory", spec.factory, "needs model.framework torch")
         self.spec = spec
-        self.layout: Layout = dense_layout(spec)
+        self.layout: Layout = built_in_layout(spec)
 
     def init(self, rng: np.random.Generator) -> Vector:
         """Initial parameters (d,)."""
-        return dense_init(self.spec, self.layout, rng)
+        return built_in_start(self.spec, rng)
 
     def layers(self, vector: Vector) -> list[tuple[Rows, Rows]]:
         """Weights (in, out) and biases (out,) of each layer; ReLU lies between layers."""

@@ -1,4 +1,4 @@
-"""Models in PyTorch: the built-in dense networks, or any module by import path.
+"""Models in PyTorch: those of the zoo, or any module by import path.
 
 The module's parameters are views into one flat tensor, and so are their gradients: a step of
 SGD is two operations on one vector, and nothing is copied between rounds but that vector.
@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedcore.adapters.layers import dense_init, dense_layout, epochs, widths
+from fedcore.adapters.layers import built_in_layout, built_in_start, clipped_one_by_one, epochs
 from fedcore.adapters.model import ModelSpec, Training
 from fedcore.adapters.pytorch_dense import DensePasses
+from fedcore.adapters.pytorch_layers import network
+from fedcore.adapters.zoo import DENSE, RECURRENT, layers
 from fedcore.errors import BadConfig, MissingExtra
 from fedcore.types import Floats, Layout, Vector
 
@@ -37,20 +39,20 @@ class TorchModel:
     def _build(self) -> torch.nn.Module:
         """A fresh module; what its own initialisation draws does not reach the global generator."""
         with torch.random.fork_rng(devices=[]):
-            return _from_factory(self.spec) if self.spec.factory else _dense(self.spec)
+            return _from_factory(self.spec) if self.spec.factory else network(layers(self.spec))
 
     @cached_property
     def layout(self) -> Layout:
         """Names and shapes of the module's parameters, in its own order."""
         if not self.spec.factory:
-            return dense_layout(self.spec)
+            return built_in_layout(self.spec)
         named = list(self._build().named_parameters())
         return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
 
     def init(self, rng: np.random.Generator) -> Vector:
         """Initial parameters (d,): the built-in start, or the module's own under a seed from `rng`."""
         if not self.spec.factory:
-            return dense_init(self.spec, self.layout, rng)
+            return built_in_start(self.spec, rng)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**63)))
             parameters = _from_factory(self.spec).parameters()
@@ -98,7 +100,7 @@ class TorchModel:
     @contextmanager
     def _passes(self, flat: torch.Tensor, training: bool = False) -> "Iterator[DensePasses | ModulePasses]":
         """Passes at the parameters in `flat`, by a module that is built once and lent to one caller at a time."""
-        if not self.spec.factory:
+        if not self.spec.factory and self.spec.name in DENSE:
             yield DensePasses(self.spec, flat)
             return
         module = (self._spare.pop() if self._spare else self._build()).train(training)
@@ -120,7 +122,11 @@ class TorchModel:
         return labels.long() if self.spec.task == "classification" and self.spec.outputs > 1 else labels
 
     def clipped_sum(self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator) -> Floats:
-        """Sum of clipped gradients of the rows, by opacus: see the protocol."""
+        """Sum of clipped gradients of the rows, by opacus, or one by one for a recurrent model: see the protocol."""
+        if not self.spec.factory and self.spec.name in RECURRENT:
+            return clipped_one_by_one(
+                lambda a, b: self.loss_and_gradient(vector, a, b)[1], x, y, clip, vector.size
+            )
         gradients = self._row_gradients
         if not len(x):
             return np.zeros(vector.size)
@@ -251,15 +257,6 @@ def _chunks(x: Rows) -> list[torch.Tensor]:
     return [
         torch.from_numpy(np.ascontiguousarray(x[i : i + _CHUNK])) for i in range(0, max(len(x), 1), _CHUNK)
     ]
-
-
-def _dense(spec: ModelSpec) -> torch.nn.Module:
-    sizes = widths(spec)
-    modules: list[torch.nn.Module] = [torch.nn.Flatten()]
-    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
-        modules += [torch.nn.ReLU()] if i else []
-        modules += [torch.nn.Linear(inputs, outputs)]
-    return torch.nn.Sequential(*modules)
 
 
 def _from_factory(spec: ModelSpec) -> torch.nn.Module:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from fedcore.adapters.layers import dense_layout
+from fedcore.adapters.layers import built_in_layout
 from fedcore.adapters.model import ModelSpec
 
 _aten = torch.ops.aten
@@ -21,7 +21,7 @@ class DensePasses:
 
     def __init__(self, spec: ModelSpec, flat: torch.Tensor) -> None:
         self.gradient = torch.zeros_like(flat)
-        sizes = [torch.Size(shape) for shape in dense_layout(spec).shapes]
+        sizes = [torch.Size(shape) for shape in built_in_layout(spec).shapes]
         lengths = [size.numel() for size in sizes]
         at, slopes = (
             [part.view(size) for part, size in zip(torch.split(whole, lengths), sizes, strict=True)]

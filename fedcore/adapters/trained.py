@@ -44,7 +44,8 @@ class TrainedModel:
         save_file(
             {"model": np.ascontiguousarray(self.vector, dtype=np.float32)}, folder / "model.safetensors"
         )
-        (folder / "model.json").write_text(json.dumps(asdict(self.spec), indent=2, sort_keys=True) + "\n")
+        spec = {name: value for name, value in asdict(self.spec).items() if name != "tokens" or value}
+        (folder / "model.json").write_text(json.dumps(spec, indent=2, sort_keys=True) + "\n")
         (folder / "features.json").write_text(self.features.to_json())
         self.schema.save(folder)
 

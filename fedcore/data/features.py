@@ -63,12 +63,14 @@ class Features:
     The features of a row are, in order: each numeric column, followed by 1 where it is missing
     if it is nullable; then one feature a word. An array set has one `Scale` and keeps its `shape`.
     `target` is the center and scale of a regression's label, so that models learn numbers near one.
+    `tokens` is the size of the alphabet where rows are token numbers, which stay as they are; else 0.
     """
 
     scales: tuple[Scale, ...]
     vocabularies: tuple[Vocabulary, ...]
     shape: tuple[int, ...] = ()
     target: tuple[float, float] = (0.0, 1.0)
+    tokens: int = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -137,7 +139,9 @@ class Features:
 
     def to_json(self) -> str:
         """Canonical JSON text: equal features, equal bytes."""
-        return canonical_json(asdict(self))
+        return canonical_json(
+            {name: value for name, value in asdict(self).items() if name != "tokens" or value}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -155,7 +159,7 @@ class Features:
             center, unit = numbers(tree["target"])
             if unit <= 0:
                 raise ValueError("the target's scale is not positive")
-            return cls(scales, vocabularies, shape, (center, unit))
+            return cls(scales, vocabularies, shape, (center, unit), count(tree.get("tokens", 0)))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise CorruptState(f"features.json does not describe features ({error}); train again") from None
 
@@ -165,7 +169,8 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
 
     Means and squared deviations are merged by Chan, Golub & LeVeque 1979, equation 2.1, in
     exactly rounded sums; the scale is the population's standard deviation (1 where nothing
-    varies). Without `standardize` numbers and a regression's label stay as they are. Words are
+    varies). Without `standardize` numbers and a regression's label stay as they are, and token numbers
+    always do. Words are
     united, unless the schema lists them. Raises `TooFewClients` without sites, `BadInput` for
     statistics of other columns.
     """
@@ -176,15 +181,17 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
     for site in sites:
         _refuse_statistics(site, schema, widths)
     nullable = {c.name: c.nullable for c in schema.numeric}
+    scaled = standardize and not schema.tokens
     scales = tuple(
-        _merge([site.numeric[name] for site in sites], name, width, nullable.get(name, False), standardize)
+        _merge([site.numeric[name] for site in sites], name, width, nullable.get(name, False), scaled)
         for name, width in widths.items()
     )
     vocabularies = tuple(
         Vocabulary(c.name, tuple(sorted(c.values or {w for s in sites for w in s.words[c.name]})), c.nullable)
         for c in schema.categorical
     )
-    return Features(scales, vocabularies, schema.shape, _target(sites) if standardize else (0.0, 1.0))
+    target = _target(sites) if standardize else (0.0, 1.0)
+    return Features(scales, vocabularies, schema.shape, target, schema.tokens)
 
 
 def _target(sites: Sequence[SiteStatistics]) -> tuple[float, float]:

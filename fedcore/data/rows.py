@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.data.statistics import Columns
+from fedcore.data.statistics import Columns, no_token
 from fedcore.errors import BadInput
 from fedcore.types import Json
 
@@ -25,7 +25,11 @@ def columns_of(rows: Sequence[Mapping[str, Json]], features: "Features") -> Colu
     for i, row in enumerate(rows):
         _refuse_columns(i, row, features.columns)
     if features.shape:
-        return {"x": np.stack([_array(i, row["x"], features.shape) for i, row in enumerate(rows)])}
+        x = np.stack([_array(i, row["x"], features.shape) for i, row in enumerate(rows)])
+        wrong = features.tokens and no_token(x, features.tokens)
+        if wrong:
+            raise BadInput(f"column 'x' {wrong}; send token numbers")
+        return {"x": x}
     numbers = {s.name: [_number(i, s, row[s.name]) for i, row in enumerate(rows)] for s in features.scales}
     words = {v.name: [_word(i, v, row[v.name]) for i, row in enumerate(rows)] for v in features.vocabularies}
     return {name: np.array(column, np.float64) for name, column in numbers.items()} | {

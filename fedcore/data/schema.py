@@ -39,6 +39,7 @@ class Schema:
     text); for regression `classes` is empty. `shape` is the shape of one row of an array set.
     `unique` names the columns that together may not repeat (no duplicates); empty: all columns.
     `split` names the column that holds ``train`` or ``test`` where the set brings its division; empty: it is drawn.
+    `tokens` is the size of the alphabet where ``x`` holds token numbers from 0, else 0.
     """
 
     dataset: str
@@ -50,6 +51,7 @@ class Schema:
     shape: tuple[int, ...] = ()
     unique: tuple[str, ...] = ()
     split: str = ""
+    tokens: int = 0
 
     @property
     def is_table(self) -> bool:
@@ -65,10 +67,11 @@ class Schema:
 
     def to_json(self) -> str:
         """JSON text, the same for equal schemas."""
-        tree = asdict(self)
-        if not self.split:
-            del tree["split"]  # such a schema keeps the bytes, and so the digest, that it always had
-        return json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        kept = {
+            name: value for name, value in asdict(self).items() if value or name not in ("split", "tokens")
+        }
+        # a schema without them keeps the bytes, and so the digest, that it always had
+        return json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Schema":
@@ -88,6 +91,7 @@ class Schema:
                 shape=tuple(tree["shape"]),
                 unique=tuple(tree["unique"]),
                 split=str(tree.get("split", "")),
+                tokens=tree.get("tokens", 0),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptState(f"schema.json is not a schema ({error}); run the ingest stage again") from None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.data.schema import Schema
-from fedcore.data.statistics import as_words
+from fedcore.data.statistics import as_words, no_token
 from fedcore.errors import BadData
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def read_shard(file: Path, schema: Schema) -> Shard:
     columns: dict[str, NDArray[Any]] = {name: _side(shard, name, as_array(raw[name])) for name in sides}
     if not schema.is_table:
         x = _array(shard, as_array(raw["x"]), schema.shape, len(label))
+        wrong = no_token(x, schema.tokens) if schema.tokens else None
+        if wrong:
+            shard.refuse(f"x {wrong}")
         return Shard(file, {**columns, "x": x}, label)
     for number in schema.numeric:
         columns[number.name] = _numbers(shard, number.name, as_array(raw[number.name]), number.nullable)

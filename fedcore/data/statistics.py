@@ -141,3 +141,11 @@ def _moments(tree: Json) -> Moments:
     if len(moments.mean) != len(moments.m2) or any(square < 0 for square in moments.m2):
         raise ValueError("moments do not fit together")
     return moments
+
+
+def no_token(x: NDArray[np.float32], tokens: int) -> str | None:
+    """What is wrong with `x` as token numbers from 0 below `tokens`; None where nothing is."""
+    wrong = (x != np.floor(x)) | (x < 0) | (x >= tokens)
+    return (
+        f"holds {x[wrong][0]:g}, and tokens are whole numbers from 0 to {tokens - 1}" if wrong.any() else None
+    )

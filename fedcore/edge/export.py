@@ -87,7 +87,11 @@ def probe_rows(features: Features, count: int = PROBES) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for i in range(count):
         if features.shape:
-            values = rng.normal(features.scales[0].center, features.scales[0].scale).round(4)
+            values = (
+                rng.integers(features.tokens, size=features.width)
+                if features.tokens
+                else rng.normal(features.scales[0].center, features.scales[0].scale).round(4)
+            )
             rows.append({"x": values.reshape(features.shape).tolist()})
             continue
         row: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from typing import Any
 from fedcore.adapters.model import ModelSpec
 from fedcore.adapters.numpy import NumpyModel
 from fedcore.adapters.trained import TrainedModel
+from fedcore.adapters.zoo import DENSE
 from fedcore.errors import MissingExtra, UnknownName
 from fedcore.types import Vector
 
@@ -26,7 +27,8 @@ def onnx_bytes(trained: TrainedModel) -> bytes:
     if spec.framework not in FRAMEWORKS:
         raise UnknownName("framework for export", spec.framework, FRAMEWORKS)
     try:
-        proto = _torch_graph(trained) if spec.factory else _dense_graph(spec, trained.vector)
+        dense = not spec.factory and spec.name in DENSE
+        proto = _dense_graph(spec, trained.vector) if dense else _torch_graph(trained)
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "torch,export") from None
     _forget_origin(proto)
@@ -35,7 +37,7 @@ def onnx_bytes(trained: TrainedModel) -> bytes:
 
 
 def _dense_graph(spec: ModelSpec, vector: Vector) -> Any:
-    """The built-in networks, which every framework lays out alike: no need to trace them, which takes seconds."""
+    """A dense network, which every framework lays out alike: no need to trace it, which takes seconds."""
     from onnx import TensorProto, helper, numpy_helper
 
     layers = NumpyModel(spec).layers(vector)

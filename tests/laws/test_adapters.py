@@ -210,7 +210,9 @@ def test_an_import_path_that_leads_nowhere_is_refused(path):
 def test_an_unknown_framework_or_model_lists_the_known_ones():
     with pytest.raises(UnknownName, match="known: numpy, torch"):
         build_model(spec("torhc", 1, "classification"))
-    with pytest.raises(UnknownName, match="known: linear, logistic, mlp"):
+    with pytest.raises(
+        UnknownName, match="did you mean 'mlp'\\? known: dwcnn, gru, lenet, linear, logistic, lstm, mlp"
+    ):
         build_model(spec("numpy", 1, "classification", name="mpl"))
     with pytest.raises(BadConfig, match="needs model.framework torch"):
         build_model(spec("numpy", 1, "classification", factory="a:b"))

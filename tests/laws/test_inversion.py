@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedcore.adapters.layers import dense_layout
+from fedcore.adapters.layers import built_in_layout
 from fedcore.adapters.model import ModelSpec, Training
 from fedcore.adapters.pytorch import TorchModel
 from fedcore.redteam.analytic import distinct, first_layer_rows, labels
@@ -37,22 +37,22 @@ def test_the_first_layer_gives_a_single_row_away_exactly_clipped_or_not(steps, l
     picture = rng.random((1, *SHAPE))
     _, _, sent = update(picture, [2], steps)
     sent = sent if limit is None else clip(limit).apply(sent, (), rng)[0]
-    found = distinct(*first_layer_rows(sent, dense_layout(SPEC)), 1)
+    found = distinct(*first_layer_rows(sent, built_in_layout(SPEC)), 1)
     np.testing.assert_allclose(found[0], picture.ravel(), atol=1e-3)
-    assert labels(sent, dense_layout(SPEC), 1, LR * steps) == [2]
+    assert labels(sent, built_in_layout(SPEC), 1, LR * steps) == [2]
 
 
 def test_labels_of_a_batch_are_counted(rng):
     _, _, sent = update(rng.random((6, *SHAPE)), [0, 1, 1, 3, 3, 3])
-    assert labels(sent, dense_layout(SPEC), 6, LR) == [0, 1, 1, 3, 3, 3]
+    assert labels(sent, built_in_layout(SPEC), 6, LR) == [0, 1, 1, 3, 3, 3]
 
 
 def test_an_update_of_zeros_gives_nothing_away():
-    nothing = np.zeros(dense_layout(SPEC).size, np.float32)
-    rows, strength = first_layer_rows(nothing, dense_layout(SPEC))
+    nothing = np.zeros(built_in_layout(SPEC).size, np.float32)
+    rows, strength = first_layer_rows(nothing, built_in_layout(SPEC))
     assert rows.shape == (0, 36)
     assert (distinct(rows, strength, 2) == 0.5).all()
-    assert len(labels(nothing, dense_layout(SPEC), 3, LR)) == 3
+    assert len(labels(nothing, built_in_layout(SPEC), 3, LR)) == 3
 
 
 @pytest.mark.parametrize("search", [dlg, inverting])
@@ -87,7 +87,7 @@ def test_noise_defeats_it(search, rng):
         if search == "DLG":
             guess = dlg(seen, np.random.default_rng(3), 5).pictures
         else:
-            guess = distinct(*first_layer_rows(seen.update, dense_layout(SPEC)), 1).reshape(1, *SHAPE)
+            guess = distinct(*first_layer_rows(seen.update, built_in_layout(SPEC)), 1).reshape(1, *SHAPE)
         got.append(psnr(mse(picture, guess)))
     assert got[0] > got[1] + 10
 
