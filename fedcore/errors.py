@@ -14,6 +14,7 @@
     │   ├── RunConflict              the run's name is taken by other settings
     │   └── RunBusy                  another process works on the run right now
     ├── ServiceError             6   a server, a port or a program is not there
+    │   └── PeerLost                 another process of a data-parallel training is gone, or silent
     ├── GateRefused              7   a model may not be promoted
     ├── BundleRefused            8   a signed bundle does not hold what it claims
     ├── MissingExtra             9   a library of an optional part is not installed
@@ -128,6 +129,16 @@ class ServiceError(FedcoreError):
     """A server, a port or a program is not there."""
 
     exit_code = 6
+
+
+class PeerLost(ServiceError):
+    """Another process of a data-parallel training is gone, or was silent for too long."""
+
+    def __init__(self, rank: int, who: str, timeout_s: float, why: str) -> None:
+        super().__init__(
+            f"rank {rank} lost {who} ({why}; the most it waits is {timeout_s:g} s); start the same command again, "
+            "it goes on after the last epoch that was kept"
+        )
 
 
 class GateRefused(FedcoreError):
