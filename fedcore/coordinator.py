@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedcore.adaptation import without_new
 from fedcore.adapters.model import build_model, model_spec
 from fedcore.adapters.trained import TrainedModel
 from fedcore.config import Config, config_tree
@@ -217,6 +218,7 @@ def current_model(workdir: Path, run: str) -> TrainedModel:
 def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
     """Describe the features federatedly, check the plan, and only then enter the run."""
     schema = Schema.load(data.sites)
+    data, new = without_new(data, config)
     replies = _describe(config, data, run)
     left_out = {**data.left_out, **{r.client: r.error for r in replies if r.error is not None}}
     described = {
@@ -240,6 +242,7 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
         "features": tree,
         "rows": rows,
         "left_out": left_out,
+        "new_clients": list(new),
         "data": digests,
         "data_version": data_version(store, digests, data.digests),
         "identity": secrets.token_hex(16),

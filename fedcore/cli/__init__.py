@@ -36,9 +36,22 @@ def _mount() -> None:
     """Add each room's commands to the app, once."""
     if app.registered_commands or app.registered_groups:
         return
-    from fedcore.cli import compare, data, edge, models, privacy, registry, robustness, run, services, verify
+    from fedcore.cli import (
+        adapt,
+        compare,
+        data,
+        edge,
+        models,
+        privacy,
+        registry,
+        robustness,
+        run,
+        services,
+        verify,
+    )
 
     run.add_to(app)
+    app.command()(adapt.adapt)
     app.registered_commands += registry.app.registered_commands + compare.app.registered_commands
     app.registered_commands += models.app.registered_commands
     robustness.add_to(app)

@@ -23,6 +23,9 @@ class PersonalConfig:
     second derivative: leaves it out (``first_order``) or takes it from a difference of gradients
     (``hessian_free``). With ``none``, `finetune_steps` above 0 measure what the model of all becomes
     after as many steps.
+
+    `new_clients` of the clients, drawn by the seed, are not trained on: ``fedcore adapt`` shows what the
+    model becomes there with a few rows.
     """
 
     algorithm: Literal["none", "ditto", "mr_mtl", "apfl", "fedper", "fedrep", "per_fedavg", "reptile"] = (
@@ -37,4 +40,5 @@ class PersonalConfig:
     head_epochs: PositiveInt = 1
     inner_lr: NotNegative = 0.01
     meta: Literal["first_order", "hessian_free"] = "first_order"
+    new_clients: Count = 0
     finetune_steps: Annotated[int, Field(ge=0, le=10_000)] = 0

@@ -60,12 +60,13 @@ def adapted(work: Work) -> Vector:
 
 
 def descend(work: Work, steps: int, rate: float) -> tuple[Vector, float]:
-    """The model of all (d,) after `steps` plain steps of SGD at `rate`, and their mean loss."""
+    """The model of all (d,) after `steps` plain steps of SGD at `rate`, and their mean loss. A mask is kept."""
     x, y, vector = work.data.x_train, work.data.y_train, work.start.copy()
     chosen, losses = stream(len(y), work.settings.batch_size, work.own), []
     for _ in range(steps):
         rows = next(chosen)
         loss, gradient = work.model.loss_and_gradient(vector, x[rows], y[rows])
-        vector -= np.float32(rate) * gradient
+        mask = 1 if work.settings.mask is None else work.settings.mask
+        vector -= np.float32(rate) * gradient * mask
         losses.append(loss)
     return vector, float(np.mean(losses)) if losses else 0.0
