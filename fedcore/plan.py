@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from math import ceil
 
-from fedcore.adapters.model import build_model, model_spec
+from fedcore.adapters.model import ModelSpec, build_model, model_spec
 from fedcore.config import CombineConfig, Config
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
@@ -13,6 +13,7 @@ from fedcore.local.metrics import summarize
 from fedcore.local.personal import HEADS, judged_by, refuse_personal
 from fedcore.local.sgd import algorithm
 from fedcore.optimizers import optimizer
+from fedcore.pace import pace
 from fedcore.protection import Setting, protection
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
@@ -31,8 +32,10 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     chosen = selection(config)
     combined = _aggregation(config.combine)
     _refuse_too_few(config, len(clients), combined)
-    layout = _layout(config, schema, features)
+    spec = _spec(config, schema, features)
+    layout = _layout(config, spec)
     refuse_personal(config, layout)
+    timing = pace(config, rows, spec)
     private = protection(Setting(config, rows, chosen, combined, layout.size if layout else None, run))
     equal = config.combine.weights == "equal"
     weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
@@ -58,6 +61,8 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         rollback_factor=config.evaluate.rollback_factor,
         summarize=lambda replies: summarize(replies, schema.task),
         features=features,
+        timing=timing,
+        remembers=config.time.battery is not None and timing is not None,
     )
 
 
@@ -119,9 +124,15 @@ def _refuse_too_few(config: Config, clients: int, combined: Aggregation) -> None
         raise TooFewClients(config.cohort.size, clients, "cohort.size")
 
 
-def _layout(config: Config, schema: Schema, features: Json) -> Layout | None:
-    """Where the model's parameters lie; None while the features are not known, or nothing asks for it."""
-    if not features or (config.privacy.mode == "none" and config.personal.algorithm not in HEADS):
+def _spec(config: Config, schema: Schema, features: Json) -> ModelSpec | None:
+    """The model; None while the features are not known."""
+    if not features:
         return None
-    spec = model_spec(config.model, schema, Features.from_json(canonical_json(features)))
+    return model_spec(config.model, schema, Features.from_json(canonical_json(features)))
+
+
+def _layout(config: Config, spec: ModelSpec | None) -> Layout | None:
+    """Where the model's parameters lie; None while it is not known, or nothing asks for it."""
+    if spec is None or (config.privacy.mode == "none" and config.personal.algorithm not in HEADS):
+        return None
     return build_model(spec).layout

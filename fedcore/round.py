@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore import private
+from fedcore import private, timing
 from fedcore.admission import noted, refusal, uncalled
+from fedcore.clock import Schedule
 from fedcore.errors import TooFewClients
+from fedcore.history import History
 from fedcore.rng import generator
+from fedcore.selection import Turn
 from fedcore.state import Ledger, Outcome, Plan, RoundJournal, State
 from fedcore.suspicion import coordinated, evidence, remembered, trusted
 from fedcore.transforms.clip import norm
@@ -36,8 +39,9 @@ from fedcore.types import (
     vector_sha256,
 )
 
-# How their states are named among a release's arrays.
+# How their states are named among a release's arrays; `HISTORY` is among a record's.
 OPTIMIZER, RULE, CONTROL, NOISE = "optimizer/", "rule/", "control/", "noise/"
+HISTORY = "history/"
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def select(known: Known) -> Outcome:
     """Draw the cohort with the server's randomness, and charge the ledger before anyone is asked."""
     state, plan = known.state, known.plan
     asked = trusted(plan.clients, state.suspicion, plan.max_suspicion, plan.needed(len(plan.clients)))
-    cohort = plan.draw(asked, plan.chance(state.run, state.round), state.round)
+    turn = Turn(state.round, state.now, state.history)
+    cohort = plan.draw(asked, plan.chance(state.run, state.round), turn)
     spent = None
     if plan.charge and known.ledger:
         spent = known.ledger.reserve(state.run, state.round, plan.charge.event(state.round))
@@ -100,20 +105,26 @@ def select(known: Known) -> Outcome:
 
 
 def ask(known: Known) -> Outcome:
-    """Let the cohort train from the current model; each reply is kept as it arrives."""
-    state, cohort = known.state, known.facts("select")["cohort"]
+    """Let the cohort train from the current model; each reply is kept as it arrives.
+
+    On the virtual clock only those train whose replies arrive in time.
+    """
+    state, plan, cohort = known.state, known.plan, known.facts("select")["cohort"]
     corrections = _corrections(known)
-    at = private.limit(state, known.plan)
-    task = Task("train", state.run, state.round, state.model, known.plan.features, corrections, at)
-    missing = [client for client in cohort if client not in known.journal.replies()]
+    at, small = private.limit(state, plan), timing.batch_sizes(plan, cohort)
+    task = Task("train", state.run, state.round, state.model, plan.features, corrections, at, small)
+    schedule = timing.schedule(state, plan, cohort, corrections)
+    in_time = schedule.counted if schedule else cohort
+    missing = [client for client in in_time if client not in known.journal.replies()]
     ignored: dict[str, str] = {}
     for reply in known.fleet.ask(task, missing):
         ignored |= uncalled(reply, cohort, known.journal.replies())
         if reply.client not in ignored:
             known.journal.keep(reply)
     replied = sorted(set(known.journal.replies()) & set(cohort))
-    needed, sent = known.plan.needed(len(cohort)), state.model.nbytes * (len(cohort) + len(corrections))
-    return Outcome({"replied": replied, "needed": needed, "bytes_down": sent, "ignored": ignored})
+    needed, sent = timing.needed(plan, cohort), state.model.nbytes * (len(cohort) + len(corrections))
+    facts = {"replied": replied, "needed": needed, "bytes_down": sent, "ignored": ignored}
+    return Outcome(facts | ({"schedule": schedule.to_json()} if schedule else {}))
 
 
 def admit(known: Known) -> Outcome:
@@ -200,8 +211,11 @@ def record(known: Known) -> Outcome:
         at = private.limit(known.state, known.plan)
         known.ledger.settle(known.state.run, number, charge.event(number), {} if at is None else {"clip": at})
     kept = next_state(known)
-    facts = {"model_round": kept.model_round, "best_loss": kept.best_loss}
-    return Outcome({**facts, "suspicion": dict(kept.suspicion), "clip": kept.clip})
+    facts = {"model_round": kept.model_round, "best_loss": kept.best_loss, "clip": kept.clip}
+    timed = {"now": kept.now} if known.plan.timing else {}
+    return Outcome(
+        {**facts, "suspicion": dict(kept.suspicion), **timed}, _prefixed(HISTORY, kept.history.arrays())
+    )
 
 
 STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
@@ -216,24 +230,28 @@ def next_state(known: Known) -> State:
     that is paid for and says how long updates are, and the noise of later rounds builds on this one's.
     """
     state, verdict, arrays = known.state, known.facts("judge"), known.arrays("release")
-    suspicion = {} if known.plan.noise else _suspicion(known)
-    clip, noise = known.facts("release").get("clip"), arrays_of(NOISE, arrays)
+    schedule = timing.read(known.facts("ask"))
+    moved = replace(
+        state,
+        round=state.round + 1,
+        suspicion={} if known.plan.noise else _suspicion(known),
+        clip=known.facts("release").get("clip"),
+        noise=arrays_of(NOISE, arrays),
+        now=schedule.ends if schedule else state.now,
+        history=_history(known, schedule),
+    )
     if verdict["verdict"] == "rollback":
-        return replace(state, round=state.round + 1, suspicion=suspicion, clip=clip, noise=noise)
+        return moved
     loss = verdict["metrics"].get(known.plan.judged_by)
     losses = [x for x in (state.best_loss, loss) if x is not None]
-    return State(
-        run=state.run,
-        round=state.round + 1,
+    return replace(
+        moved,
         model=arrays["model"],
         optimizer=arrays_of(OPTIMIZER, arrays),
         rule=arrays_of(RULE, arrays),
         control=arrays_of(CONTROL, arrays),
-        suspicion=suspicion,
         model_round=state.round,
         best_loss=min(losses) if losses else None,
-        clip=clip,
-        noise=noise,
     )
 
 
@@ -268,6 +286,7 @@ def round_record(known: Known) -> RoundRecord:
         suspicion=dict(next_state(known).suspicion),
         excluded=tuple(known.facts("select")["excluded"]),
         clip=private.limit(state, known.plan),
+        virtual_s=next_state(known).now if known.plan.timing else None,
         seconds=dict(known.journal.seconds()),
     )
 
@@ -289,6 +308,14 @@ def _control(known: Known, accepted: Sequence[str], updates: Sequence[Vector]) -
         return {}
     given = dict(zip(accepted, updates, strict=True))
     return control.after(state.control, _corrections(known), given, state.round)
+
+
+def _history(known: Known, schedule: Schedule | None) -> History:
+    """What is remembered of the clients asked so far, this round's included."""
+    replies = known.journal.replies() if known.plan.remembers else {}
+    told = [replies[client] for client in known.facts("admit")["accepted"] if client in replies]
+    cohort = known.facts("select")["cohort"]
+    return timing.next_history(known.state, known.plan, cohort, told, schedule)
 
 
 def _suspicion(known: Known) -> dict[str, float]:

@@ -5,14 +5,25 @@ Each says whether the privacy accountant may count its randomness as amplificati
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 
-from fedcore.config import Config
+from fedcore.config import CohortConfig, Config
 from fedcore.errors import TooFewClients
+from fedcore.history import History
 
-Draw = Callable[[Sequence[str], np.random.Generator, int], tuple[str, ...]]  # clients, chance, round
+
+class Turn(NamedTuple):
+    """What a draw may look at: the round's number, the virtual time, and what is remembered of clients."""
+
+    round: int
+    now: float = 0.0
+    history: History = History()
+
+
+Draw = Callable[[Sequence[str], np.random.Generator, Turn], tuple[str, ...]]  # clients, chance, turn
 
 
 class Selection(NamedTuple):
@@ -24,16 +35,16 @@ class Selection(NamedTuple):
 
 def everyone(config: Config) -> Selection:
     """Every client, every round: no randomness, no amplification."""
-    return Selection(lambda clients, rng, round_number: tuple(clients), None)
+    return Selection(lambda clients, rng, turn: tuple(clients), None)
 
 
 def uniform(config: Config) -> Selection:
-    """Exactly `size` clients without replacement; raises `TooFewClients`."""
+    """Exactly `size` clients without replacement, or `over_select` times as many; raises `TooFewClients`."""
 
-    def draw(clients: Sequence[str], rng: np.random.Generator, round_number: int) -> tuple[str, ...]:
+    def draw(clients: Sequence[str], rng: np.random.Generator, turn: Turn) -> tuple[str, ...]:
         if len(clients) < config.cohort.size:
             raise TooFewClients(config.cohort.size, len(clients), "cohort.size")
-        chosen = rng.choice(len(clients), size=config.cohort.size, replace=False)
+        chosen = rng.choice(len(clients), size=asked(config.cohort, len(clients)), replace=False)
         return tuple(clients[i] for i in sorted(chosen))
 
     return Selection(draw, None)
@@ -45,7 +56,7 @@ def poisson(config: Config) -> Selection:
     Amplification needs the cohort to stay secret. Mironov et al. 2019, arXiv:1908.10530.
     """
 
-    def draw(clients: Sequence[str], rng: np.random.Generator, round_number: int) -> tuple[str, ...]:
+    def draw(clients: Sequence[str], rng: np.random.Generator, turn: Turn) -> tuple[str, ...]:
         heads = rng.random(len(clients)) < config.cohort.rate
         return tuple(client for client, head in zip(clients, heads, strict=True) if head)
 
@@ -60,11 +71,16 @@ def cyclic(config: Config) -> Selection:
     amplification. Choquette-Choo et al. 2023, arXiv:2306.08153, section 4.
     """
 
-    def draw(clients: Sequence[str], rng: np.random.Generator, round_number: int) -> tuple[str, ...]:
-        turn = round_number % config.privacy.bands
-        return tuple(c for c in clients if group_of(c, config.privacy.bands, config.seed) == turn)
+    def draw(clients: Sequence[str], rng: np.random.Generator, turn: Turn) -> tuple[str, ...]:
+        group = turn.round % config.privacy.bands
+        return tuple(c for c in clients if group_of(c, config.privacy.bands, config.seed) == group)
 
     return Selection(draw, None)
+
+
+def asked(cohort: CohortConfig, clients: int) -> int:
+    """How many of so many clients a way to draw cohorts of a size asks: `over_select` times `size`, rounded up."""
+    return min(clients, ceil(round(cohort.over_select * cohort.size, 6)))
 
 
 def group_of(client: str, groups: int, seed: int) -> int:

@@ -13,10 +13,11 @@ from fedcore.config import Config, config_from
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, CorruptState
+from fedcore.history import History
 from fedcore.ledger import PrivacyLedger, ledger_of
 from fedcore.plan import build_plan
 from fedcore.rng import generator
-from fedcore.round import CONTROL, NOISE, OPTIMIZER, RULE, Known, arrays_of, round_record, run_steps
+from fedcore.round import CONTROL, HISTORY, NOISE, OPTIMIZER, RULE, Known, arrays_of, round_record, run_steps
 from fedcore.simulation import open_fleet
 from fedcore.state import Outcome, Plan, State
 from fedcore.store import Store
@@ -56,13 +57,16 @@ class Session:
             return State(
                 self.name, 0, model, self.plan.optimizer.init(model), rule=self.plan.aggregate.initial(model)
             )
-        before = self._outcome(round_number - 1, "record").facts
+        recorded = self._outcome(round_number - 1, "record")
+        before = recorded.facts
         latest = self._outcome(round_number - 1, "release").arrays
         carried = {
             "best_loss": before["best_loss"],
             "suspicion": before["suspicion"],
             "clip": before.get("clip"),
             "noise": arrays_of(NOISE, latest),
+            "now": before.get("now", 0.0),
+            "history": History.from_arrays(arrays_of(HISTORY, recorded.arrays)),
         }
         released = before["model_round"]
         if released < 0:

@@ -9,10 +9,13 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from fedcore.clock import Timing
+from fedcore.history import History
 from fedcore.local.control import Control
 from fedcore.optimizers import Optimizer
 from fedcore.privacy.events import Event
 from fedcore.rules import Aggregation
+from fedcore.selection import Draw
 from fedcore.transforms.noise import Normal
 from fedcore.types import Arrays, Floats, Json, Reply, Transform, Vector
 
@@ -35,7 +38,9 @@ class State:
     aggregation rule remembers, `control` the control variates by client, both with the model they
     led to. `clip` is the norm that adaptive clipping released last (None: not yet, or clipping is
     flat), `noise` what correlated noise must remember: both belong to what was released, so they
-    move on when a round's model is rolled back.
+    move on when a round's model is rolled back. `now` is the virtual clock's time in seconds (0 on the
+    real clock), `history` what is remembered of the clients asked so far where something asks for it;
+    both move on with every round.
     """
 
     run: str
@@ -49,6 +54,8 @@ class State:
     suspicion: Mapping[str, float] = field(default_factory=dict)
     clip: float | None = None
     noise: Mapping[str, Floats] = field(default_factory=dict)
+    now: float = 0.0
+    history: History = field(default_factory=History)
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class Plan:
 
     seed: int
     clients: tuple[str, ...]
-    draw: Callable[[Sequence[str], np.random.Generator, int], tuple[str, ...]]  # clients, chance, round
+    draw: Draw
     chance: Callable[[str, int], np.random.Generator]  # run, round -> what the cohort is drawn with
     max_suspicion: float  # above it a client is not asked
     needed: Callable[[int], int]  # cohort size -> replies without which the round fails
@@ -115,6 +122,8 @@ class Plan:
     rollback_factor: float
     summarize: Callable[[Sequence[Reply]], tuple[dict[str, float], dict[str, float]]]
     features: Json = None
+    timing: Timing | None = None  # of the virtual clock; None: the real one
+    remembers: bool = False  # whether the history of clients is kept
 
 
 class RoundJournal(Protocol):

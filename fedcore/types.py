@@ -32,7 +32,8 @@ class Task:
     `model` is the flat vector the client starts from, None for ``describe``;
     `features` the federated feature statistics as JSON, None until they are known;
     `corrections` what a client adds to each of its gradients: a fleet hands each its own (`of`);
-    `clip` the norm to clip the update to where that changes from round to round.
+    `clip` the norm to clip the update to where that changes from round to round;
+    `batch_sizes` those of clients whose memory is too small for that of the settings.
     """
 
     kind: TaskKind
@@ -42,6 +43,7 @@ class Task:
     features: Json = None
     corrections: Mapping[str, Vector] = field(default_factory=dict)
     clip: float | None = None
+    batch_sizes: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def model_sha256(self) -> str | None:
@@ -50,8 +52,11 @@ class Task:
 
     def of(self, client: str) -> "Task":
         """The task as `client` gets it: without what is meant for others."""
+        if not self.corrections and not self.batch_sizes:
+            return self
         own = {name: vector for name, vector in self.corrections.items() if name == client}
-        return replace(self, corrections=own) if self.corrections else self
+        size = {name: size for name, size in self.batch_sizes.items() if name == client}
+        return replace(self, corrections=own, batch_sizes=size)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,8 @@ class RoundRecord:
     that is not all (0: dropped), `unusual` what was noticed about accepted updates, `groups` who
     moved together, `suspicion` each client's score from 0 to 1 after the round, `excluded` who was
     not asked because of it; all five are empty under central privacy. `clip` is the norm that updates
-    were clipped to where that follows their quantile, else None. `seconds` and `committed_at` (Unix seconds) are
+    were clipped to where that follows their quantile, else None. `virtual_s` is the virtual clock's time
+    in seconds when the round ended, None on the real clock. `seconds` and `committed_at` (Unix seconds) are
     observations of this execution and not part of `canonical`.
     """
 
@@ -151,6 +157,7 @@ class RoundRecord:
     suspicion: Mapping[str, float] = field(default_factory=dict)
     excluded: tuple[str, ...] = ()
     clip: float | None = None
+    virtual_s: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     committed_at: float = 0.0
 
@@ -158,6 +165,10 @@ class RoundRecord:
         """Canonical JSON of the deterministic part: equal for a resumed and an undisturbed run."""
         facts = asdict(self)
         del facts["seconds"], facts["committed_at"]
+        if self.virtual_s is None:
+            del facts[
+                "virtual_s"
+            ]  # runs on the real clock have the digests they had before there was another
         return canonical_json(facts)
 
 

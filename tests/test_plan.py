@@ -9,6 +9,7 @@ from fedcore.plan import build_plan
 from fedcore.privacy.events import GaussianSum
 from fedcore.privacy.statement import statement
 from fedcore.rng import generator
+from fedcore.selection import Turn
 
 ROWS = {f"c{i:03d}": 10 + i for i in range(40)}
 SCHEMA = Schema("s", "classification", "y", ("0", "1"), shape=(2,))
@@ -53,13 +54,13 @@ def test_weights_are_the_servers_own():
 
 def test_cohorts_are_drawn_as_named():
     clients = tuple(ROWS)
-    assert plan().draw(clients, generator(1, "a"), 0) == clients
+    assert plan().draw(clients, generator(1, "a"), Turn(0)) == clients
     uniform = plan("cohort.sampling=uniform", "cohort.size=7")
-    drawn = [uniform.draw(clients, generator(1, "cohort", i), i) for i in range(50)]
+    drawn = [uniform.draw(clients, generator(1, "cohort", i), Turn(i)) for i in range(50)]
     assert {len(set(cohort)) for cohort in drawn} == {7}
     assert set().union(*drawn) == set(clients)
     poisson = plan("cohort.sampling=poisson", "cohort.rate=0.25")
-    sizes = [len(poisson.draw(clients, generator(1, "cohort", i), i)) for i in range(400)]
+    sizes = [len(poisson.draw(clients, generator(1, "cohort", i), Turn(i))) for i in range(400)]
     assert min(sizes) < max(sizes)
     assert sum(sizes) / 400 == pytest.approx(10, abs=4 * (7.5 / 400) ** 0.5)
 
@@ -67,13 +68,13 @@ def test_cohorts_are_drawn_as_named():
 def test_cyclic_cohorts_ask_everyone_once_in_as_many_rounds_as_bands():
     clients, rng = tuple(ROWS), generator(1, "a")
     cyclic = plan("cohort.sampling=cyclic", "privacy.bands=5")
-    asked = [cyclic.draw(clients, rng, number) for number in range(15)]
+    asked = [cyclic.draw(clients, rng, Turn(number)) for number in range(15)]
     assert sorted(client for cohort in asked[:5] for client in cohort) == sorted(clients)
     assert asked[:5] == asked[5:10] == asked[10:]
     assert max(map(len, asked)) < len(clients) / 2
-    assert cyclic.draw(clients[::2], rng, 3) == tuple(c for c in asked[3] if c in clients[::2])
+    assert cyclic.draw(clients[::2], rng, Turn(3)) == tuple(c for c in asked[3] if c in clients[::2])
     other = plan("cohort.sampling=cyclic", "privacy.bands=5", "seed=9")
-    assert [other.draw(clients, rng, number) for number in range(5)] != asked[:5]
+    assert [other.draw(clients, rng, Turn(number)) for number in range(5)] != asked[:5]
 
 
 def test_a_cyclic_cohort_claims_no_amplification():

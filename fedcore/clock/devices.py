@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -115,6 +116,11 @@ class Devices:
         """The battery's level at `now`, having rested since it was `level`; 1 without batteries."""
         battery = self.time.battery
         return min(1.0, level + max(0.0, now - since) / battery.charge_s) if battery else 1.0
+
+    def lasts(self, level: float) -> float:
+        """Seconds of work that a battery at `level` is good for; no end without batteries."""
+        battery = self.time.battery
+        return level * battery.work_s if battery else inf
 
     def drained(self, level: float, seconds: float) -> float:
         """The battery's level after `seconds` of work: below 0 where it ends before the work does."""

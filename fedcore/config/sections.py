@@ -101,7 +101,8 @@ class CohortConfig:
 
     `rate` is the Poisson sampling rate, `size` the number for ``uniform``. ``cyclic`` asks one
     group of clients after another, of `privacy.bands` groups. A round goes on when at least
-    `quorum` of the cohort answered within `deadline_s` seconds. Clients whose suspicion is above
+    `quorum` of the cohort answered within `deadline_s` seconds. On the virtual
+    clock `over_select` times `size` are asked, and the first `size` replies end the round. Clients whose suspicion is above
     `max_suspicion` are not asked; 1 asks everyone.
     """
 
@@ -111,6 +112,7 @@ class CohortConfig:
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.5
     min_clients: Annotated[int, Field(ge=1)] = 2
     deadline_s: Positive = 600.0
+    over_select: Annotated[float, Field(ge=1)] = 1.0
     max_suspicion: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 

@@ -56,13 +56,14 @@ class BatteryConfig:
 
 @dataclass(frozen=True, config=CLOSED)
 class TimeConfig:
-    """The devices whose time is computed instead of waited for.
+    """``real``: rounds take the time they take. ``virtual``: it is computed from the devices.
 
     `dropout` is the chance that a device is lost in a round, `jitter` the deviation of the logarithm of
     its training time. `row_kb` is the memory that one row takes while it is trained on (10³ bytes);
     None: taken from the layers of a built-in model.
     """
 
+    mode: Literal["real", "virtual"] = "real"
     classes: Annotated[tuple[DeviceClass, ...], Field(min_length=1)] = (DeviceClass(),)
     availability: AvailabilityConfig | None = None
     battery: BatteryConfig | None = None

@@ -73,7 +73,9 @@ class Client:
         data, model = self._ready(task.features)
         assert task.model is not None, "a train task carries a model"
         local = self._config.local
-        settings = training(local, task.round, task.corrections.get(self.name))
+        settings = training(
+            local, task.round, task.corrections.get(self.name), task.batch_sizes.get(self.name)
+        )
         work = self._work(model, task, data, settings)
         if self._config.privacy.mode == "record":
             private = replace(

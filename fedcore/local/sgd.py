@@ -31,16 +31,26 @@ def sgd(
     return trained - start, facts
 
 
-def training(config: LocalConfig, round_number: int, correction: Vector | None = None) -> Training:
-    """The settings of one round: the learning rate decays from round to round."""
+def training(
+    config: LocalConfig, round_number: int, correction: Vector | None = None, batch_size: int | None = None
+) -> Training:
+    """The settings of one round: the learning rate decays from round to round; `batch_size` None is that of `config`."""
     lr = config.lr * config.decay**round_number
-    batches = (config.epochs, config.batch_size)
+    batches = (config.epochs, batch_size or config.batch_size)
     return Training(lr, config.momentum, config.weight_decay, *batches, correction, steps=config.steps)
 
 
 def steps_taken(config: LocalConfig, rows: int) -> int:
     """How many batches a client with so many training rows takes in a round."""
     return config.steps or config.epochs * ceil(rows / config.batch_size)
+
+
+def rows_trained(config: LocalConfig, rows: int, batch_size: int) -> int:
+    """How many rows a client with so many training rows goes through in a round, each epoch counted."""
+    if config.steps is None:
+        return config.epochs * rows
+    whole, rest = divmod(config.steps, ceil(rows / batch_size))
+    return whole * rows + min(rest * batch_size, rows)
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {"sgd": sgd, "scaffold": sgd}

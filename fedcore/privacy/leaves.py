@@ -12,7 +12,9 @@ from fedcore.config import Config, PersonalConfig, PrivacyConfig
 from fedcore.types import Json, RoundRecord, TaskKind
 
 # Facts of a step that say who took part in a private round, or how many did.
-_WHO = frozenset({"cohort", "replied", "accepted", "refused", "ignored", "unusual", "bytes_up", "bytes_down"})
+_WHO = frozenset(
+    {"cohort", "replied", "accepted", "refused", "ignored", "unusual", "bytes_up", "bytes_down", "schedule"}
+)
 _COVERED = frozenset({"unclipped"})  # counted with noise of its own: adaptive clipping
 _SILENT = "stays with the site"
 

@@ -94,10 +94,15 @@ class SoftmaxFleet:
         return {name: int(size) for name, size in zip(self.clients, sizes, strict=True)}
 
     def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
-        """Replies in the order asked. Raises `BadInput` for any task but ``train`` and ``evaluate``."""
+        """Replies in the order asked. Raises `BadInput` for any task but ``train`` and ``evaluate``, `PlanRefused` for small batches."""
         if task.kind not in ("train", "evaluate") or task.model is None:
             raise BadInput(
                 f"this fleet answers train and evaluate, got {task.kind}; its rows are encoded already"
+            )
+        if task.batch_sizes:
+            raise PlanRefused(
+                "all clients at once take steps on all their rows, and time.classes gives some too little memory for "
+                "that; raise memory_mb, or run one client after another"
             )
         if not clients:
             return iter(())

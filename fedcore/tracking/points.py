@@ -10,7 +10,8 @@ from fedcore.types import Json, RoundRecord, canonical_json
 
 
 def points(record: RoundRecord) -> dict[str, float]:
-    """Every number of a round, name to value: bytes, counts, seconds; where privacy is on, ε and δ.
+    """Every number of a round, name to value: bytes, counts, seconds; where privacy is on, ε and δ;
+    on the virtual clock the time at the round's end.
 
     How many took part in a private round is no number to show: its ε counts on a secret cohort.
     """
@@ -29,8 +30,8 @@ def points(record: RoundRecord) -> dict[str, float]:
     named |= {"update_norm": record.update_norm, **record.metrics}
     named |= {f"client.{name}": value for name, value in record.client_metrics.items()}
     named |= {f"seconds.{phase}": value for phase, value in record.seconds.items()}
-    budget = {"epsilon": record.epsilon, "delta": record.delta}
-    return named | {name: value for name, value in budget.items() if value is not None}
+    there = {"epsilon": record.epsilon, "delta": record.delta, "virtual_s": record.virtual_s}
+    return named | {name: value for name, value in there.items() if value is not None}
 
 
 def flatten(tree: Mapping[str, Json], prefix: str = "") -> dict[str, str]:

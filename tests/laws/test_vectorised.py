@@ -127,6 +127,13 @@ def test_what_differs_between_clients_is_refused(overrides, why, settings, workd
         fleets(settings(*WHOLE, *overrides), workdir)
 
 
+def test_a_client_with_a_smaller_batch_is_refused(settings, workdir):
+    _, fleet, features, _ = fleets(settings(*WHOLE), workdir)
+    task = Task("train", "r", 0, np.zeros(650, np.float32), features, batch_sizes={fleet.clients[0]: 8})
+    with pytest.raises(PlanRefused, match="too little memory"):
+        fleet.ask(task, fleet.clients)
+
+
 def test_clients_without_rows_are_named(settings, workdir):
     config = settings(*WHOLE)
     _, _, features, schema = fleets(config, workdir)
