@@ -53,7 +53,7 @@ def improvement(metric: str, new: float, old: float) -> float:
     >>> improvement("auc", 0.8, 0.5) > 0, improvement("loss", 0.8, 0.5) > 0
     (True, False)
     """
-    return old - new if metric in _LOWER_IS_BETTER else new - old
+    return old - new if metric.removeprefix("personal_") in _LOWER_IS_BETTER else new - old
 
 
 def _value(metrics: Mapping[str, float], config: MonitorConfig, whose: str) -> float:

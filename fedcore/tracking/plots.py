@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcore.errors import BadInput, StorageError
+from fedcore.tracking.fairness import fairness, spread_known
 from fedcore.types import RoundRecord
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Draw = Callable[["Axes", Sequence[RoundRecord]], None]
 def draw(records: Sequence[RoundRecord], folder: Path) -> tuple[Path, ...]:
     """Paths of the pictures that `records` have something for, drawn into `folder`.
 
-    ``quality.png``, ``loss.png``, ``privacy.png``, ``clients.png``, ``cohort.png``. Raises
+    ``quality.png``, ``loss.png``, ``privacy.png``, ``clients.png``, ``fairness.png``, ``cohort.png``. Raises
     `BadInput` without records, `StorageError` where `folder` cannot be written.
     """
     if not records:
@@ -38,6 +39,7 @@ def draw(records: Sequence[RoundRecord], folder: Path) -> tuple[Path, ...]:
         "loss.png": (_losses, bool(_loss_names(ordered))),
         "privacy.png": (_privacy, any(record.epsilon is not None for record in ordered)),
         "clients.png": (_spread, _spread_metric(ordered) is not None),
+        "fairness.png": (fairness, spread_known(ordered)),
         "cohort.png": (_cohort, any(record.cohort for record in ordered)),
     }
     return tuple(
@@ -55,8 +57,8 @@ def _picture(how: Draw, records: Sequence[RoundRecord], path: Path) -> Path:
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    how(axes, records)
     axes.set_xlabel("round")
+    how(axes, records)
     unfinished = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,14 +75,19 @@ def _picture(how: Draw, records: Sequence[RoundRecord], path: Path) -> Path:
 
 def _quality(axes: "Axes", records: Sequence[RoundRecord]) -> None:
     _curves(axes, records, _qualities(records))
-    axes.set_title(f"{records[0].run}: quality of the global model", loc="left")
+    axes.set_title(f"{records[0].run}: quality of {_whose(records)}", loc="left")
     axes.set_ylabel("score on held-out rows (higher is better)")
 
 
 def _losses(axes: "Axes", records: Sequence[RoundRecord]) -> None:
     _curves(axes, records, _loss_names(records))
-    axes.set_title(f"{records[0].run}: loss of the global model", loc="left")
+    axes.set_title(f"{records[0].run}: loss of {_whose(records)}", loc="left")
     axes.set_ylabel("on held-out rows (lower is better)")
+
+
+def _whose(records: Sequence[RoundRecord]) -> str:
+    own = any(name.startswith("personal_") for name in _names(records))
+    return "the global model, and of the clients' own" if own else "the global model"
 
 
 def _curves(axes: "Axes", records: Sequence[RoundRecord], names: Sequence[str]) -> None:
@@ -172,11 +179,16 @@ def _names(records: Sequence[RoundRecord]) -> list[str]:
 
 def _qualities(records: Sequence[RoundRecord]) -> list[str]:
     known = _names(records)
-    return [name for name in ("auc", "accuracy", "f1", "r2") if name in known]
+    scores = ("auc", "accuracy", "f1", "r2")
+    return [name for score in scores for name in (score, f"personal_{score}") if name in known]
+
+
+def _lower_is_better(metric: str) -> bool:
+    return metric.removeprefix("personal_") in _LOWER_IS_BETTER
 
 
 def _loss_names(records: Sequence[RoundRecord]) -> list[str]:
-    return [name for name in _names(records) if name in _LOWER_IS_BETTER]
+    return [name for name in _names(records) if _lower_is_better(name)]
 
 
 def _spread_metric(records: Sequence[RoundRecord]) -> tuple[str, dict[int, str]] | None:
@@ -186,5 +198,5 @@ def _spread_metric(records: Sequence[RoundRecord]) -> tuple[str, dict[int, str]]
         if match := _QUANTILE.fullmatch(name):
             found.setdefault(match["metric"], {})[int(match["percent"])] = name
     usable = [metric for metric, percents in found.items() if len(percents) >= 2]
-    order = sorted(usable, key=lambda metric: (metric in _LOWER_IS_BETTER, metric != "auc", metric))
+    order = sorted(usable, key=lambda metric: (_lower_is_better(metric), metric != "auc", metric))
     return (order[0], found[order[0]]) if order else None

@@ -56,3 +56,30 @@ def test_the_quantiles_of_a_score_come_before_those_of_a_loss(record, tmp_path):
     ]
     pictures = [next(p for p in paths if p.name == "clients.png").read_bytes() for paths in clients]
     assert pictures[0] == pictures[1] != pictures[2]
+
+
+def own_models(metric: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics and quantiles of a round in which clients measured the model of all and their own."""
+    names = (metric, f"personal_{metric}")
+    spread = {f"{name}_p{p}": 0.5 + p / 300 for name in names for p in range(10, 100, 10)}
+    return dict.fromkeys(names, 0.7), spread | {f"{name}_worst_decile": 0.5 for name in names}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_clients_with_models_of_their_own_get_a_picture_of_fairness(record, tmp_path, metric):
+    metrics, spread = own_models(metric)
+    judged = record(1, metrics=metrics, client_metrics=spread)
+    later = draw([record(0), judged, record(2, metrics={}, client_metrics={})], tmp_path / "later")
+    alone = draw([judged], tmp_path / "alone")
+    drawn = [next(p for p in paths if p.name == "fairness.png").read_bytes() for paths in (later, alone)]
+    assert drawn[0] == drawn[1]
+    better = draw(
+        [record(1, metrics=metrics, client_metrics={**spread, f"personal_{metric}_p50": 0.9})], tmp_path
+    )
+    assert next(p for p in better if p.name == "fairness.png").read_bytes() != drawn[0]
+    half = {name: value for name, value in spread.items() if name != f"personal_{metric}_p30"}
+    assert not [
+        p
+        for p in draw([record(1, metrics=metrics, client_metrics=half)], tmp_path / "half")
+        if p.name == "fairness.png"
+    ]
