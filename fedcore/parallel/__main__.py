@@ -71,7 +71,7 @@ def parallel(
 
         torchrun --nproc-per-node 2 -m fedcore.parallel --preset digits --reduce library --json
 
-        torchrun --nproc-per-node 3 -m fedcore.parallel --mode async -S data.name=flights --batch 512 --lr 0.02
+        torchrun --nproc-per-node 3 -m fedcore.parallel --mode async -S local.algorithm=sgd --batch 512 --lr 0.02
     """
     config = _settings(load_config(params, preset=preset, overrides=override or ()), epochs, batch, lr)
     here = place()

@@ -103,6 +103,10 @@ def refuse(config: Config) -> None:
             f"privacy.mode {config.privacy.mode} is not kept by data-parallel training, whose processes see all rows; "
             "use fedcore simulate, or set privacy.mode=none"
         )
+    if config.local.steps is not None:
+        raise BadInput(
+            f"local.steps {config.local.steps} is a client's round; leave it out, --epochs says how long this training is"
+        )
     if config.local.algorithm != "sgd":
         raise BadInput(
             f"local.algorithm {config.local.algorithm} is a client's of a federation; set local.algorithm=sgd"

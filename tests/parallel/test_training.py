@@ -212,6 +212,7 @@ def test_one_process_trains_by_the_command_and_the_same_command_ends_at_once(wor
         (["--name", "../up"], 2, "run.name: --name cannot name a folder"),
         (["-S", "privacy.mode=local"], 2, "privacy.mode local is not kept by data-parallel training"),
         (["-S", "local.algorithm=scaffold"], 2, "set local.algorithm=sgd"),
+        (["-S", "local.steps=3"], 2, "local.steps 3 is a client's round"),
         (["-S", "checks.min_rows=100000"], 2, "no site's data can be used"),
     ],
 )
