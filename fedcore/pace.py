@@ -12,7 +12,7 @@ from fedcore.errors import BadConfig, PlanRefused
 from fedcore.local.sgd import rows_trained
 
 _SIZED = frozenset({"uniform"})  # ways to draw a cohort of cohort.size
-_PLAIN = frozenset({"sgd", "fedprox"})  # algorithms whose server part counts no steps
+_PLAIN = frozenset({"sgd", "fedprox", "feddyn"})  # algorithms whose server part counts no steps
 _FLOAT = 4
 _VIEWS = frozenset({"flatten", "picture"})  # layers that make no numbers of their own
 _VECTORS = 4  # that training holds: model, gradient, momentum, update

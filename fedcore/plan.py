@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from math import ceil
 
 from fedcore.adapters.model import ModelSpec, build_model, model_spec
-from fedcore.config import CombineConfig, Config
+from fedcore.config import CombineConfig, Config, LocalConfig
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
 from fedcore.errors import PlanRefused, TooFewClients, UnknownName
@@ -39,7 +39,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     private = protection(Setting(config, rows, chosen, combined, layout.size if layout else None, run))
     equal = config.combine.weights == "equal"
     weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
-    algorithm(config.local.algorithm)
+    _refuse_algorithm(config, combined)
     return Plan(
         seed=config.seed,
         clients=clients,
@@ -64,6 +64,29 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         timing=timing,
         remembers=config.time.battery is not None and timing is not None,
     )
+
+
+def _refuse_algorithm(config: Config, combined: Aggregation) -> None:
+    """Raise for a local algorithm that is not known, or whose server part does not hold with the rest."""
+    local, name = config.local, config.local.algorithm
+    algorithm(name)
+    for key, user in (("mu", "fedprox"), ("alpha", "feddyn")):
+        if name != user and (value := getattr(local, key)) != getattr(LocalConfig(), key):
+            raise PlanRefused(
+                f"local.{key} {value:g} with local.algorithm {name}: nothing would use it; "
+                f"set local.algorithm: {user}, or remove local.{key}"
+            )
+    if name == "scaffold" and not combined.sums:
+        raise PlanRefused(
+            f"local.algorithm scaffold with combine.rule {config.combine.rule} and combine.mixers "
+            f"{list(config.combine.mixers)}: each client's control variate reaches all others past the rule, so one liar "
+            "would steer them; set local.algorithm: sgd, fedprox, fednova or feddyn"
+        )
+    if name == "feddyn" and config.server.optimizer != "sgd":
+        raise PlanRefused(
+            f"local.algorithm feddyn with server.optimizer {config.server.optimizer}: FedDyn's server takes a step of its "
+            "own, which another optimizer would bend; set server.optimizer: sgd"
+        )
 
 
 def _aggregation(combine: CombineConfig) -> Aggregation:

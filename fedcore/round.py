@@ -9,7 +9,7 @@ step a task (`until`). What each name in the plan means is decided in `plan.py`;
 does is in `local/`; clients are reached through the `Fleet`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +22,7 @@ from fedcore.admission import noted, refusal, uncalled
 from fedcore.clock import Schedule
 from fedcore.errors import TooFewClients
 from fedcore.history import History
+from fedcore.local.population import Seen
 from fedcore.rng import generator
 from fedcore.selection import Turn
 from fedcore.state import Ledger, Outcome, Plan, RoundJournal, State
@@ -154,14 +155,16 @@ def combine(known: Known) -> Outcome:
     _require(len(updates), known.facts("ask")["needed"])
     weights = np.array([plan.weights[client] for client in accepted], dtype=np.float64)
     rng = generator(plan.seed, "combine", state.round)
-    matrix = np.stack(updates)
+    matrix = plan.control.scaled(np.stack(updates), accepted)
     found = plan.aggregate(matrix, weights, state.rule, rng)
     reduced = {c: round(float(part), 6) for c, part in zip(accepted, found.kept, strict=True) if part < 1}
     groups = coordinated(matrix, generator(plan.seed, "groups", state.run, state.round))
     facts = {"clients": len(updates), "reduced": reduced, "notes": dict(found.notes)}
     facts["groups"] = [[accepted[row] for row in group] for group in groups]
-    kept = {**_prefixed(RULE, found.state), **_prefixed(CONTROL, _control(known, accepted, updates))}
-    return Outcome(facts, {"update": found.vector, **kept})
+    given = dict(zip(accepted, updates, strict=True))
+    seen = Seen(state.round, _corrections(known), given, found.vector)
+    update, control = plan.control.after(state.control, seen)
+    return Outcome(facts, {"update": update, **_prefixed(RULE, found.state), **_prefixed(CONTROL, control)})
 
 
 def release(known: Known) -> Outcome:
@@ -298,16 +301,7 @@ def _prefixed(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
 def _corrections(known: Known) -> dict[str, Vector]:
     """What each of the cohort adds to its gradients, if the algorithm has such."""
     state, control = known.state, known.plan.control
-    return control.corrections(state.control, state.model, known.facts("select")["cohort"]) if control else {}
-
-
-def _control(known: Known, accepted: Sequence[str], updates: Sequence[Vector]) -> Mapping[str, Vector]:
-    """The control variates after the updates of `accepted`."""
-    state, control = known.state, known.plan.control
-    if control is None:
-        return {}
-    given = dict(zip(accepted, updates, strict=True))
-    return control.after(state.control, _corrections(known), given, state.round)
+    return control.corrections(state.control, state.model, known.facts("select")["cohort"])
 
 
 def _history(known: Known, schedule: Schedule | None) -> History:

@@ -35,8 +35,8 @@ class State:
     `model_round` is the round whose release `model` is (-1: the initial model), `best_loss` the
     lowest evaluation loss so far, None before the first evaluation, `suspicion` the score of each
     client that has one. `rule` is what the
-    aggregation rule remembers, `control` the control variates by client, both with the model they
-    led to. `clip` is the norm that adaptive clipping released last (None: not yet, or clipping is
+    aggregation rule remembers, `control` what the local algorithm's server part does, both with the
+    model they led to. `clip` is the norm that adaptive clipping released last (None: not yet, or clipping is
     flat), `noise` what correlated noise must remember: both belong to what was released, so they
     move on when a round's model is rolled back. `now` is the virtual clock's time in seconds (0 on the
     real clock), `history` what is remembered of the clients asked so far where something asks for it;
@@ -112,7 +112,7 @@ class Plan:
     guard: Transform  # what the server enforces on each update again
     adaptive: Adaptive | None  # if set, its guard at the round's norm takes the place of `guard`
     aggregate: Aggregation
-    control: Control | None
+    control: Control  # the server's part of the local algorithm
     noise: Noise | None  # of central privacy: what the server adds
     charge: Charge | None  # of any privacy: what each round costs
     optimizer: Optimizer

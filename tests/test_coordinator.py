@@ -61,7 +61,9 @@ def test_running_it_again_changes_nothing(workdir, settings):
     assert everything(workdir) == before
 
 
-@pytest.mark.parametrize("overrides", [(), PRIVATE], ids=["plain", "private"])
+@pytest.mark.parametrize(
+    "overrides", [(), PRIVATE, ("local.algorithm=feddyn",)], ids=["plain", "private", "feddyn"]
+)
 def test_step_by_step_ends_in_the_bytes_of_the_whole(new_workdir, settings, overrides):
     whole, stepped = new_workdir("whole"), new_workdir("stepped")
     simulate(settings(*overrides), whole, "a")
@@ -209,8 +211,14 @@ def run_and_die(workdir: Path, config: object, events: int) -> bool:
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), PRIVATE, ("local.algorithm=scaffold",), ("personal.algorithm=ditto",)],
-    ids=["plain", "private", "scaffold", "ditto"],
+    [
+        (),
+        PRIVATE,
+        ("local.algorithm=scaffold",),
+        ("personal.algorithm=ditto",),
+        pytest.param(("local.algorithm=feddyn",), marks=pytest.mark.slow),
+    ],
+    ids=["plain", "private", "scaffold", "ditto", "feddyn"],
 )
 def test_killed_at_every_touch_of_the_disk_it_ends_in_the_same_bytes(new_workdir, settings, overrides):
     config = settings(*overrides, "run.rounds=2")

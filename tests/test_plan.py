@@ -11,6 +11,7 @@ from fedcore.privacy.statement import statement
 from fedcore.rng import generator
 from fedcore.selection import Turn
 
+LOCAL = ("privacy.mode=local", "combine.weights=equal", "privacy.delta=1e-3")
 ROWS = {f"c{i:03d}": 10 + i for i in range(40)}
 SCHEMA = Schema("s", "classification", "y", ("0", "1"), shape=(2,))
 PRIVATE = ("privacy.mode=central", "combine.weights=equal", "local.algorithm=sgd", "privacy.delta=1e-3")
@@ -25,6 +26,8 @@ def plan(*overrides: str, rows=ROWS):
     [
         ("combine.weights=samples", "one large client would move the sum"),
         ("local.algorithm=scaffold", "would reach other clients without noise"),
+        ("local.algorithm=fednova", "scaled by its client's rows after the clip"),
+        ("local.algorithm=feddyn", "what is paid for is their noisy sum alone; set local.algorithm: sgd"),
         ("privacy.delta=0.5", "δ must stay below 1/40"),
     ],
 )
@@ -45,6 +48,19 @@ def test_noise_knows_sensitivity_divisor_and_event():
     assert everyone.charge is not None
     assert everyone.noise.expected_cohort == 40.0
     assert everyone.charge.event(3) == GaussianSum(1.0, None)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (*PRIVATE, "local.algorithm=fedprox"),
+        (*LOCAL, "local.algorithm=feddyn"),
+        ("local.algorithm=feddyn", "combine.rule=median"),
+        ("local.algorithm=fednova", "combine.rule=trimmed_mean", "combine.f=2", "server.optimizer=adam"),
+    ],
+)
+def test_algorithms_go_with_what_they_do_not_break(overrides):
+    assert plan(*overrides).clients == tuple(ROWS)
 
 
 def test_weights_are_the_servers_own():
@@ -163,6 +179,17 @@ def test_the_guarantee_says_what_it_is(overrides, words):
             BadInput,
             "radius must be finite",
         ),
+        (("local.mu=1",), PlanRefused, "local.mu 1 with local.algorithm scaffold: nothing would use it"),
+        (("local.alpha=1", "local.algorithm=fednova"), PlanRefused, "set local.algorithm: feddyn"),
+        (("local.algorithm=scafold",), UnknownName, "did you mean 'scaffold'"),
+        (
+            ("local.algorithm=scaffold", "combine.rule=median"),
+            PlanRefused,
+            "reaches all others past the rule, so one liar would steer them",
+        ),
+        (("local.algorithm=feddyn", "server.optimizer=adam"), PlanRefused, "set server.optimizer: sgd"),
+        ((*LOCAL, "local.algorithm=scaffold"), PlanRefused, "how many rows a client has"),
+        ((*LOCAL, "local.algorithm=fednova"), PlanRefused, "set local.algorithm: sgd, fedprox or feddyn"),
         ((*PRIVATE, "combine.rule=median"), PlanRefused, "accounted for a plain sum"),
         ((*PRIVATE, "combine.mixers=[nnm]", "combine.f=1"), PlanRefused, "accounted for a plain sum"),
     ],
@@ -174,6 +201,7 @@ def test_an_aggregation_that_cannot_hold_is_refused_before_anyone_is_asked(overr
 
 def test_a_plan_holds_the_aggregation_that_was_asked_for():
     found = plan(
+        "local.algorithm=sgd",
         "combine.rule=trimmed_mean",
         "combine.mixers=[bucketing, nnm]",
         "combine.f=3",

@@ -7,6 +7,7 @@ that is not allowed, is refused with its path.
 
 from fedcore.config.asynchrony import AsynchronyConfig
 from fedcore.config.load import config_from, config_tree, load_config, presets
+from fedcore.config.local import LocalConfig
 from fedcore.config.personal import PersonalConfig
 from fedcore.config.privacy import PrivacyConfig
 from fedcore.config.sections import (
@@ -18,7 +19,6 @@ from fedcore.config.sections import (
     EdgeConfig,
     EvaluateConfig,
     Gate,
-    LocalConfig,
     ModelConfig,
     MonitorConfig,
     PartitionConfig,

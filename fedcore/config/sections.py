@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from fedcore.config.kinds import CLOSED, Count, Name, Positive, Share
+from fedcore.config.local import LocalConfig
 from fedcore.config.personal import PersonalConfig
 from fedcore.config.privacy import PrivacyConfig
 from fedcore.config.time import TimeConfig
@@ -74,25 +75,6 @@ class ModelConfig:
     name: str = "mlp"
     hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = (64, 32)
     factory: str | None = None
-
-
-@dataclass(frozen=True, config=CLOSED)
-class LocalConfig:
-    """What a client does with the model it gets.
-
-    `algorithm` is ``sgd`` (FedAvg's client) or ``scaffold``, which corrects each gradient by what
-    the server knows of the others'. The learning rate of round r is ``lr · decay**r``. A client goes
-    over its rows `epochs` times, or with `steps` takes exactly so many batches, however many rows it has.
-    """
-
-    algorithm: str = "sgd"
-    lr: Positive = 0.1
-    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 @dataclass(frozen=True, config=CLOSED)

@@ -1,7 +1,8 @@
 """Local SGD: train from the server's model, send back the difference.
 
-SCAFFOLD's client is the same with a correction of each gradient, which the server sends with the
-task; how it is made is in `control.py`.
+All clients of this table are that: FedProx adds a pull to where training starts, SCAFFOLD and FedDyn
+a correction of each gradient, which the server sends with the task. What the server does for them is
+in `control.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,9 +36,16 @@ def training(
     config: LocalConfig, round_number: int, correction: Vector | None = None, batch_size: int | None = None
 ) -> Training:
     """The settings of one round: the learning rate decays from round to round; `batch_size` None is that of `config`."""
-    lr = config.lr * config.decay**round_number
-    batches = (config.epochs, batch_size or config.batch_size)
-    return Training(lr, config.momentum, config.weight_decay, *batches, correction, steps=config.steps)
+    return Training(
+        lr=config.lr * config.decay**round_number,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        epochs=config.epochs,
+        batch_size=batch_size or config.batch_size,
+        correction=correction,
+        steps=config.steps,
+        proximal=PULLS[config.algorithm](config) if config.algorithm in PULLS else 0.0,
+    )
 
 
 def steps_taken(config: LocalConfig, rows: int) -> int:
@@ -53,7 +61,14 @@ def rows_trained(config: LocalConfig, rows: int, batch_size: int) -> int:
     return whole * rows + min(rest * batch_size, rows)
 
 
-ALGORITHMS: Mapping[str, Algorithm] = {"sgd": sgd, "scaffold": sgd}
+# How strongly an algorithm pulls each step to where training starts: FedProx by μ/2 · ‖w − start‖² in
+# the loss (Li et al. 2020, arXiv:1812.06127, equation 2), FedDyn by α/2 of it.
+PULLS: Mapping[str, Callable[[LocalConfig], float]] = {
+    "fedprox": lambda config: config.mu,
+    "feddyn": lambda config: config.alpha,
+}
+
+ALGORITHMS: Mapping[str, Algorithm] = dict.fromkeys(("sgd", "fedprox", "fednova", "scaffold", "feddyn"), sgd)
 
 
 def algorithm(name: str) -> Algorithm:

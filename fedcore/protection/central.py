@@ -1,5 +1,7 @@
 """Central privacy: the server clips each update again, sums, and adds noise to the sum."""
 
+from collections.abc import Mapping
+
 from fedcore.errors import PlanRefused
 from fedcore.protection.mechanisms import MECHANISMS, normal_of
 from fedcore.protection.setting import Protection, Setting, secret
@@ -75,13 +77,20 @@ def _refuse_more_than_a_sum(setting: Setting) -> None:
             f"privacy.mode central with combine.rule {config.combine.rule} and combine.mixers "
             f"{list(config.combine.mixers)}: the noise is accounted for a plain sum; set combine.rule: mean without mixers"
         )
-    if config.local.algorithm == "scaffold":
+    if why := _SINGLE_UPDATES.get(config.local.algorithm):
         raise PlanRefused(
-            "privacy.mode central with local.algorithm scaffold: control variates are made of single updates and "
-            "would reach other clients without noise; set local.algorithm: sgd"
+            f"privacy.mode central with local.algorithm {config.local.algorithm}: {why}; "
+            "set local.algorithm: sgd or fedprox"
         )
     if config.cohort.max_suspicion < 1:
         raise PlanRefused(
             f"privacy.mode central with cohort.max_suspicion {config.cohort.max_suspicion:g}: who is asked would depend "
             "on what clients sent, which no accountant here covers; set cohort.max_suspicion: 1"
         )
+
+
+_SINGLE_UPDATES: Mapping[str, str] = {
+    "scaffold": "control variates are made of single updates and would reach other clients without noise",
+    "fednova": "each update would be scaled by its client's rows after the clip that the noise is made for",
+    "feddyn": "the server would keep the sum of each client's updates, and what is paid for is their noisy sum alone",
+}

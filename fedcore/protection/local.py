@@ -19,6 +19,11 @@ def local(setting: Setting) -> Protection:
             "privacy.mode local with combine.weights samples: how many rows a client has would shape the model "
             "without noise; set combine.weights: equal"
         )
+    if config.local.algorithm in ("scaffold", "fednova"):
+        raise PlanRefused(
+            f"privacy.mode local with local.algorithm {config.local.algorithm}: how many rows a client has tells how many "
+            "steps it took, and would shape the model without noise; set local.algorithm: sgd, fedprox or feddyn"
+        )
     event = LocalRelease(privacy.noise_multiplier, privacy.mechanism)
     return Protection(
         chance=from_seed(config),
