@@ -76,6 +76,12 @@ def _refuse_algorithm(config: Config, combined: Aggregation) -> None:
                 f"local.{key} {value:g} with local.algorithm {name}: nothing would use it; "
                 f"set local.algorithm: {user}, or remove local.{key}"
             )
+    end = local.warmup + local.period
+    if local.schedule == "cosine" and config.run.rounds > end:
+        raise PlanRefused(
+            f"local.schedule cosine with local.period {local.period} and run.rounds {config.run.rounds}: from round {end} "
+            f"on the rate is zero and nobody learns; set local.period: {config.run.rounds - local.warmup} or more"
+        )
     if name == "scaffold" and not combined.sums:
         raise PlanRefused(
             f"local.algorithm scaffold with combine.rule {config.combine.rule} and combine.mixers "

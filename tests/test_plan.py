@@ -181,6 +181,7 @@ def test_the_guarantee_says_what_it_is(overrides, words):
         ),
         (("local.mu=1",), PlanRefused, "local.mu 1 with local.algorithm scaffold: nothing would use it"),
         (("local.alpha=1", "local.algorithm=fednova"), PlanRefused, "set local.algorithm: feddyn"),
+        (("local.schedule=cosine", "run.rounds=101"), PlanRefused, "set local.period: 101 or more"),
         (("local.algorithm=scafold",), UnknownName, "did you mean 'scaffold'"),
         (
             ("local.algorithm=scaffold", "combine.rule=median"),

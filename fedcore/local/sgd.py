@@ -14,6 +14,7 @@ from fedcore.adapters.model import Model, Training
 from fedcore.config import LocalConfig
 from fedcore.data.federated import SiteData
 from fedcore.errors import UnknownName
+from fedcore.local.schedule import learning_rate
 from fedcore.types import Vector
 
 Algorithm = Callable[
@@ -35,9 +36,9 @@ def sgd(
 def training(
     config: LocalConfig, round_number: int, correction: Vector | None = None, batch_size: int | None = None
 ) -> Training:
-    """The settings of one round: the learning rate decays from round to round; `batch_size` None is that of `config`."""
+    """The settings of one round, its rate that of ``local.schedule``; `batch_size` None is that of `config`."""
     return Training(
-        lr=config.lr * config.decay**round_number,
+        lr=learning_rate(config, round_number),
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         epochs=config.epochs,
