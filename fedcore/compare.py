@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedcore.config import EvaluateConfig
+from fedcore.convergence import course
 from fedcore.errors import BadInput, CorruptState, UnknownName
 from fedcore.tracking.points import points
 from fedcore.types import Json, RoundRecord
@@ -22,12 +24,15 @@ _OUTCOMES = {"cohort", "replied", "dropped", "refused", "unusual", "excluded"}
 _COUNTS = _OUTCOMES | {"bytes_up", "bytes_down", "rolled_back"}
 _NOT_METRICS = _COUNTS | {"update_norm", "epsilon", "delta", "virtual_s"}
 _PREFIXES = ("client.", "seconds.")
+_RULES = ("patience", "min_delta", "metric")
 
 
 @dataclass(frozen=True)
 class Row:
     """One run: `rounds` done, metrics of its final model, ε and δ spent, totals over all rounds.
 
+    With early stopping the metrics are of the best round. `best_round` (from 1) was the best by the run's
+    ``evaluate.metric``, `improving` says whether it was the last that was judged; None where none was.
     `guarantee` is its privacy in words, None where the run left none.
     """
 
@@ -42,6 +47,8 @@ class Row:
     refused: int
     rolled_back: int
     guarantee: str | None = None
+    best_round: int | None = None
+    improving: bool | None = None
 
     def as_json(self) -> dict[str, Json]:
         """A JSON object with the fields' names."""
@@ -65,7 +72,12 @@ def compare(workdir: Path, runs: Sequence[str] = ()) -> list[Row]:
         if run not in known:
             raise UnknownName("run", run, known)
     return [
-        summarise(run, _read(folder / run / "records.jsonl"), _words(folder / run / "guarantee.txt"))
+        summarise(
+            run,
+            _read(folder / run / "records.jsonl"),
+            _words(folder / run / "guarantee.txt"),
+            _settings(folder / run / "plan.json"),
+        )
         for run in runs or known
     ]
 
@@ -82,24 +94,36 @@ def compare_tracked(uri: str, experiment: str, runs: Sequence[str] = ()) -> list
     with answers(uri):
         chosen = pick(client, experiment, runs)
         return [
-            summarise(run.data.tags["fed.run"], _history(client, run), run.data.tags.get("fed.guarantee"))
+            summarise(
+                run.data.tags["fed.run"],
+                _history(client, run),
+                run.data.tags.get("fed.guarantee"),
+                _rules({key: run.data.params.get(f"evaluate.{key}") for key in _RULES}),
+            )
             for run in chosen
         ]
 
 
-def summarise(run: str, rounds: Points, guarantee: str | None = None) -> Row:
+def summarise(
+    run: str, rounds: Points, guarantee: str | None = None, rules: EvaluateConfig | None = None
+) -> Row:
     """The row of one run. Without any round that was judged and kept, its metrics are empty."""
+    rules = rules or EvaluateConfig()
     judged = {number: _metrics(values) for number, values in rounds.items() if not values.get("rolled_back")}
     newest = rounds[max(rounds)] if rounds else {}
+    progress = course(rounds, frozenset(rounds) - frozenset(judged), rules)
+    shown = {progress.round: judged[progress.round]} if progress and rules.patience else judged
     return Row(
         run=run,
         rounds=len(rounds),
-        metrics=max(((n, metrics) for n, metrics in judged.items() if metrics), default=(0, {}))[1],
+        metrics=max(((n, metrics) for n, metrics in shown.items() if metrics), default=(0, {}))[1],
         epsilon=newest.get("epsilon"),
         delta=newest.get("delta"),
         **{name: round(_total(rounds, name)) for name in ("bytes_up", "bytes_down", "dropped", "refused")},
         rolled_back=round(_total(rounds, "rolled_back")),
         guarantee=guarantee,
+        best_round=progress.round + 1 if progress else None,
+        improving=progress.improving if progress else None,
     )
 
 
@@ -109,6 +133,22 @@ def _metrics(values: Mapping[str, float]) -> dict[str, float]:
 
 def _total(rounds: Points, name: str) -> float:
     return sum(values.get(name, 0.0) for values in rounds.values())
+
+
+def _settings(path: Path) -> EvaluateConfig:
+    """How a run was judged; the defaults where its plan does not say, as old ones do not."""
+    try:
+        found: Mapping[str, Json] = json.loads(path.read_text(encoding="utf-8"))["settings"]["evaluate"]
+    except FileNotFoundError:
+        return EvaluateConfig()
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CorruptState(f"{path} is not the plan of a run ({error}); run the training again") from None
+    return _rules({key: found.get(key) for key in _RULES})
+
+
+def _rules(found: Mapping[str, Json]) -> EvaluateConfig:
+    """The rules of early stopping from values or their text."""
+    return EvaluateConfig(**{key: value for key, value in found.items() if value is not None})
 
 
 def _words(path: Path) -> str | None:

@@ -17,7 +17,7 @@ from fedcore.config import Config, config_tree
 from fedcore.data.features import SiteStatistics, merge
 from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
-from fedcore.errors import BadInput, BudgetSpent, RunConflict
+from fedcore.errors import BadInput, BudgetSpent, Diverged, RunConflict
 from fedcore.ledger import data_version, ledger_of
 from fedcore.local.dp_sgd import refuse_mixed_records
 from fedcore.plan import build_plan
@@ -45,7 +45,11 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished training. `metrics` are of the last evaluation; `stopped` says why it ended."""
+    """A finished training. `metrics` are of the last evaluation, or of the best with early stopping.
+
+    `stopped` says why it ended. `best_round` (from 1) was the best by ``evaluate.metric``, `improving` says
+    whether that was the last evaluation; both are None where nobody evaluated.
+    """
 
     run: str
     rounds: int
@@ -60,6 +64,8 @@ class Result:
     tracking_url: str | None
     left_out: Mapping[str, str]
     stopped: str | None
+    best_round: int | None = None
+    improving: bool | None = None
 
 
 def open_run(
@@ -151,15 +157,21 @@ def simulate(
 ) -> Result:
     """Train all rounds in this process, from wherever the run is; the result of the whole run.
 
-    A privacy budget that is spent ends the training with the last good model. `progress` sees
-    the record of each round, those of an earlier execution too.
+    A privacy budget that is spent, or no gain for ``evaluate.patience``, ends the training with the last
+    good model. `progress` sees the record of each round, those of an earlier execution too. Raises
+    `Diverged` once the last good model is written.
     """
     name = open_run(config, workdir, name, sites, checks).name
     with held(workdir, name) as opened:
         report = open_report(opened)
-        for record in train(opened, report):
-            if progress:
-                progress(record)
+        try:
+            for record in train(opened, report):
+                if progress:
+                    progress(record)
+        except Diverged:
+            if opened.rounds:
+                finish_report(opened, report)
+            raise
         finish_report(opened, report)
         return _result(opened, report)
 
@@ -167,7 +179,8 @@ def simulate(
 def train(opened: Session, report: Report) -> Iterator[RoundRecord]:
     """Records of all rounds, complete ones first, each told to the report once it is committed.
 
-    Ends early where another run has spent what the next round needs. Raises `BudgetSpent` if that is the first.
+    Ends early where another run has spent what the next round needs. Raises `BudgetSpent` if that is the first,
+    `Diverged` after the last complete round where training left the finite numbers.
     """
     number = 0
     while opened.stopped(number) is None or number < opened.rounds:
@@ -181,6 +194,8 @@ def train(opened: Session, report: Report) -> Iterator[RoundRecord]:
         deliver(opened, record, report)
         yield record
         number += 1
+    if opened.is_diverged(number):
+        raise opened.diverged(number)
 
 
 def deliver(opened: Session, record: RoundRecord, report: Report) -> None:
@@ -271,21 +286,23 @@ def _describe(config: Config, data: Prepared, run: str) -> list[Reply]:
 
 def _result(opened: Session, report: Report) -> Result:
     records = opened.records()
-    last = records[-1]
-    judged = [record.metrics for record in records if record.metrics]
+    last, best, progress = records[-1], opened.best(records), opened.progress(len(records))
+    judged = [record for record in records if record.metrics]
     return Result(
         run=opened.name,
         rounds=len(records),
-        metrics=judged[-1] if judged else {},
+        metrics=best.metrics if best else judged[-1].metrics if judged else {},
         epsilon=last.epsilon,
         delta=last.delta,
         bytes_up=sum(record.bytes_up for record in records),
         bytes_down=sum(record.bytes_down for record in records),
-        model_sha256=last.model_sha256,
+        model_sha256=best.model_sha256 if best else last.model_sha256,
         model_dir=model_folder(opened.store.workdir, opened.name),
         mlflow_run=report.run_id,
         tracking_url=report.url,
         left_out=opened.body["left_out"],
+        best_round=progress.round + 1 if progress else None,
+        improving=progress.improving if progress else None,
         stopped=opened.stopped(len(records)) or "privacy budget spent when the next round asked for it",
     )
 

@@ -18,7 +18,8 @@
     ├── GateRefused              7   a model may not be promoted
     ├── BundleRefused            8   a signed bundle does not hold what it claims
     ├── MissingExtra             9   a library of an optional part is not installed
-    └── AuditFailed             10   canaries show that more leaks than the accountant says
+    ├── AuditFailed             10   canaries show that more leaks than the accountant says
+    └── Diverged                11   training left the finite numbers: a loss, an update or the model
 
 A message says what was wrong, the value seen and the next step, in one sentence.
 """
@@ -177,3 +178,12 @@ class AuditFailed(FedcoreError):
             f"privacy audit failed: at {confidence:.1%} confidence the training leaks ε ≥ {lower:.3f} ({bound}), but its "
             f"accountant says ε ≤ {upper:.3f}; trust no ε of this pipeline until clip, noise and sampling were checked"
         )
+
+
+class Diverged(FedcoreError):
+    """Training left the finite numbers; the model of the last good round is kept."""
+
+    exit_code = 11
+
+    def __init__(self, what: str, step: str = "lower local.lr") -> None:
+        super().__init__(f"training diverged: {what}; {step}")

@@ -1,10 +1,12 @@
 """Config -> Plan: names become functions, and compositions that would break a guarantee are refused."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import ceil
 
 from fedcore.adapters.model import ModelSpec, build_model, model_spec
 from fedcore.config import CombineConfig, Config, LocalConfig
+from fedcore.convergence import followed, refuse_unseen
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
 from fedcore.errors import PlanRefused, TooFewClients, UnknownName
@@ -40,6 +42,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     equal = config.combine.weights == "equal"
     weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
     _refuse_algorithm(config, combined)
+    refuse_unseen(config, schema, private.evaluates)
     return Plan(
         seed=config.seed,
         clients=clients,
@@ -59,6 +62,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         rounds=config.run.rounds,
         judged_by=judged_by(config),
         rollback_factor=config.evaluate.rollback_factor,
+        follow=partial(followed, rules=config.evaluate),
         summarize=lambda replies: summarize(replies, schema.task),
         features=features,
         timing=timing,

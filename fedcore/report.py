@@ -19,7 +19,7 @@ from fedcore.errors import MissingExtra
 from fedcore.privacy.leaves import disclosed
 from fedcore.privacy.statement import statement
 from fedcore.session import Session
-from fedcore.types import Json, RoundRecord, canonical_json
+from fedcore.types import Json, RoundRecord, canonical_json, vector_sha256
 
 if TYPE_CHECKING:
     from fedcore.tracking.mlflow import MlflowRun
@@ -94,16 +94,17 @@ def finish_report(opened: Session, report: Report) -> None:
 
         report.mlflow.describe(plan_facts(opened), guarantee, opened.notes["checks"])
         report.mlflow.log_records(told)
-        report.mlflow.log_model(trained, last_kept(records) or records[-1])
+        report.mlflow.log_model(trained, opened.best(records) or last_kept(records) or records[-1])
         report.mlflow.finish()
 
 
 def publish(model: Path, records: list[RoundRecord], models: Path, reports: Path) -> None:
     """Copy a trained model to `models`, and write ``metrics.json``, ``rounds.csv`` and pictures to `reports`."""
-    _replace_model(TrainedModel.load(model), models)
+    trained = TrainedModel.load(model)
+    _replace_model(trained, models)
     records = [disclosed(record) for record in records]
     reports.mkdir(parents=True, exist_ok=True)
-    write_whole(reports / "metrics.json", _pretty(_final(records)))
+    write_whole(reports / "metrics.json", _pretty(_final(records, vector_sha256(trained.vector))))
     write_whole(reports / "rounds.csv", rounds_table(records).encode())
     _draw(records, reports / "rounds")
 
@@ -120,8 +121,11 @@ def rounds_table(records: list[RoundRecord]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _final(records: list[RoundRecord]) -> Json:
+def _final(records: list[RoundRecord], digest: str) -> Json:
+    """Metrics of the model with that SHA-256, which early stopping took from an earlier round, or else the last."""
     judged = [record.metrics for record in records if record.metrics]
+    own = [r.metrics for r in records if r.metrics and r.verdict == "keep" and r.model_sha256 == digest]
+    judged = own or judged
     facts: dict[str, Json] = dict(judged[-1]) if judged else {}
     facts["rounds"] = len(records)
     if records and records[-1].delta is None:

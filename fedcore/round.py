@@ -10,7 +10,7 @@ does is in `local/`; clients are reached through the `Fleet`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fedcore import private, timing
 from fedcore.admission import noted, refusal, uncalled
 from fedcore.clock import Schedule
-from fedcore.errors import TooFewClients
+from fedcore.errors import Diverged, TooFewClients
 from fedcore.history import History
 from fedcore.local.population import Seen
 from fedcore.rng import generator
@@ -144,7 +144,8 @@ def combine(known: Known) -> Outcome:
     """One vector out of many: the rule's, or for privacy the plain sum of clipped updates.
 
     Rows are in the order of client names, so arrival order changes nothing. Raises `TooFewClients`
-    when the bound of rule or quorum no longer holds after dropouts.
+    when the bound of rule or quorum no longer holds after dropouts, `Diverged` where training that
+    left the finite numbers is why.
     """
     state, plan, accepted = known.state, known.plan, known.facts("admit")["accepted"]
     replies = known.journal.replies()
@@ -152,7 +153,7 @@ def combine(known: Known) -> Outcome:
     updates = [_guarded(reply, guard) for reply in sent]
     if plan.noise:
         return Outcome({"clients": len(updates)}, private.summed(state, plan, sent, updates))
-    _require(len(updates), known.facts("ask")["needed"])
+    _require(known, len(updates))
     weights = np.array([plan.weights[client] for client in accepted], dtype=np.float64)
     rng = generator(plan.seed, "combine", state.round)
     matrix = plan.control.scaled(np.stack(updates), accepted)
@@ -189,8 +190,8 @@ def release(known: Known) -> Outcome:
 def judge(known: Known) -> Outcome:
     """Evaluate the new model at every client; keep it, or roll back to the last good one.
 
-    Where clients may not report (`Plan.evaluate_every` 0) nobody is asked, and only a model that
-    is not finite is rolled back.
+    A model that is not finite, or whose loss is not, has no metrics, and the run ends with the one
+    before. Where clients may not report (`Plan.evaluate_every` 0) nobody is asked.
     """
     state, plan = known.state, known.plan
     metrics: dict[str, float] = {}
@@ -201,10 +202,15 @@ def judge(known: Known) -> Outcome:
         task = Task("evaluate", state.run, state.round, known.arrays("release")["model"], plan.features)
         replies = sorted(known.fleet.ask(task, plan.clients), key=lambda reply: reply.client)
         metrics, spread = plan.summarize(replies)
+    diverged = not (
+        known.facts("release")["finite"] and np.isfinite([*metrics.values(), *spread.values()]).all()
+    )
+    if diverged:
+        metrics, spread = {}, {}
     limit = None if state.best_loss is None else plan.rollback_factor * state.best_loss
     worse = limit is not None and metrics.get(plan.judged_by, 0.0) > limit
-    verdict = "keep" if known.facts("release")["finite"] and not worse else "rollback"
-    return Outcome({"metrics": metrics, "client_metrics": spread, "verdict": verdict})
+    verdict = "rollback" if diverged or worse else "keep"
+    return Outcome({"metrics": metrics, "client_metrics": spread, "verdict": verdict, "diverged": diverged})
 
 
 def record(known: Known) -> Outcome:
@@ -214,11 +220,11 @@ def record(known: Known) -> Outcome:
         at = private.limit(known.state, known.plan)
         known.ledger.settle(known.state.run, number, charge.event(number), {} if at is None else {"clip": at})
     kept = next_state(known)
-    facts = {"model_round": kept.model_round, "best_loss": kept.best_loss, "clip": kept.clip}
+    progress = asdict(kept.progress) if kept.progress else None
+    facts = {"model_round": kept.model_round, "best_loss": kept.best_loss, "progress": progress}
+    more = {"suspicion": dict(kept.suspicion), "clip": kept.clip}
     timed = {"now": kept.now} if known.plan.timing else {}
-    return Outcome(
-        {**facts, "suspicion": dict(kept.suspicion), **timed}, _prefixed(HISTORY, kept.history.arrays())
-    )
+    return Outcome({**facts, **more, **timed}, _prefixed(HISTORY, kept.history.arrays()))
 
 
 STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
@@ -233,7 +239,7 @@ def next_state(known: Known) -> State:
     that is paid for and says how long updates are, and the noise of later rounds builds on this one's.
     """
     state, verdict, arrays = known.state, known.facts("judge"), known.arrays("release")
-    schedule = timing.read(known.facts("ask"))
+    schedule, kept = timing.read(known.facts("ask")), verdict["verdict"] == "keep"
     moved = replace(
         state,
         round=state.round + 1,
@@ -242,8 +248,9 @@ def next_state(known: Known) -> State:
         noise=arrays_of(NOISE, arrays),
         now=schedule.ends if schedule else state.now,
         history=_history(known, schedule),
+        progress=known.plan.follow(state.progress, state.round, verdict["metrics"], kept),
     )
-    if verdict["verdict"] == "rollback":
+    if not kept:
         return moved
     loss = verdict["metrics"].get(known.plan.judged_by)
     losses = [x for x in (state.best_loss, loss) if x is not None]
@@ -294,6 +301,11 @@ def round_record(known: Known) -> RoundRecord:
     )
 
 
+def kept_model(released: int) -> str:
+    """In words, the model that the round `released` left (-1: the initial one)."""
+    return f"the model of round {released + 1}" if released >= 0 else "the initial model"
+
+
 def _prefixed(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
     return {part + name: array for name, array in arrays.items()}
 
@@ -328,8 +340,15 @@ def _guarded(reply: Reply, guard: Transform) -> Vector:
     return update
 
 
-def _require(got: int, needed: int) -> None:
-    if got < needed:
-        raise TooFewClients(
-            needed, got, "a round's quorum (cohort.quorum, cohort.min_clients, combine.rule with combine.f)"
-        )
+def _require(known: Known, got: int) -> None:
+    """Raise for fewer updates than the round needs."""
+    needed, replies = known.facts("ask")["needed"], known.journal.replies()
+    if got >= needed:
+        return
+    lost = sum(bool(replies[client].facts.get("diverged")) for client in known.facts("admit")["refused"])
+    if got + lost >= needed:
+        what = f"{lost} of {lost + got} clients of round {known.state.round + 1} have no finite update"
+        raise Diverged(f"{what}; kept {kept_model(known.state.model_round)}")
+    raise TooFewClients(
+        needed, got, "a round's quorum (cohort.quorum, cohort.min_clients, combine.rule with combine.f)"
+    )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +10,26 @@ from pathlib import Path
 from fedcore.adapters.model import build_model, model_spec
 from fedcore.adapters.trained import TrainedModel
 from fedcore.config import Config, config_from
+from fedcore.convergence import Progress, why_stop
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
-from fedcore.errors import BadInput, CorruptState
+from fedcore.errors import BadInput, CorruptState, Diverged
 from fedcore.history import History
 from fedcore.ledger import PrivacyLedger, ledger_of
 from fedcore.plan import build_plan
 from fedcore.rng import generator
-from fedcore.round import CONTROL, HISTORY, NOISE, OPTIMIZER, RULE, Known, arrays_of, round_record, run_steps
+from fedcore.round import (
+    CONTROL,
+    HISTORY,
+    NOISE,
+    OPTIMIZER,
+    RULE,
+    Known,
+    arrays_of,
+    kept_model,
+    round_record,
+    run_steps,
+)
 from fedcore.simulation import open_fleet
 from fedcore.state import Outcome, Plan, State
 from fedcore.store import Store
@@ -67,6 +79,7 @@ class Session:
             "noise": arrays_of(NOISE, latest),
             "now": before.get("now", 0.0),
             "history": History.from_arrays(arrays_of(HISTORY, recorded.arrays)),
+            "progress": self.progress(round_number),
         }
         released = before["model_round"]
         if released < 0:
@@ -93,10 +106,19 @@ class Session:
         """The records of all complete rounds."""
         return [self.record(number) for number in range(self.rounds)]
 
+    def progress(self, rounds: int) -> Progress | None:
+        """Which of `rounds` complete rounds was best; None if none was judged."""
+        found = self._outcome(rounds - 1, "record").facts.get("progress") if rounds else None
+        return Progress(**found) if found else None
+
     def stopped(self, rounds: int) -> str | None:
         """Why no further round follows after `rounds` of them; None if one does."""
         if rounds >= self.config.run.rounds:
             return "all rounds done"
+        if self.is_diverged(rounds):
+            return str(self.diverged(rounds))
+        if early := why_stop(self.progress(rounds), self.config.evaluate):
+            return early
         charge = self.plan.charge
         if (
             charge
@@ -111,7 +133,34 @@ class Session:
         """The model after the last complete round."""
         features = Features.from_json(canonical_json(self.body["features"]))
         spec = model_spec(self.config.model, self.schema, features)
-        return TrainedModel(spec, self.state(self.rounds).model, features, self.schema)
+        return TrainedModel(spec, self._final_model(), features, self.schema)
+
+    def best(self, records: Sequence[RoundRecord]) -> RoundRecord | None:
+        """Of all `records` the one whose model is the run's because it was best; None without early stopping."""
+        best = self._best_round()
+        return None if best is None else records[best]
+
+    def is_diverged(self, rounds: int) -> bool:
+        """Whether the last of `rounds` complete rounds left the finite numbers."""
+        return bool(rounds and self._outcome(rounds - 1, "judge").facts.get("diverged"))
+
+    def diverged(self, rounds: int) -> Diverged:
+        """The error that ends a run after a round whose model or loss is not finite."""
+        kept = kept_model(self.state(rounds).model_round)
+        what = f"the model of round {rounds} or its loss is not finite; kept {kept}"
+        return Diverged(what, "lower local.lr or server.lr")
+
+    def _best_round(self) -> int | None:
+        """The round whose model is the run's because of early stopping; None without it."""
+        progress = self.progress(self.rounds)
+        return progress.round if progress and self.config.evaluate.patience else None
+
+    def _final_model(self) -> Vector:
+        best = self._best_round()
+        if best is None:
+            return self.state(self.rounds).model
+        vector: Vector = self._outcome(best, "release").arrays["model"]
+        return vector
 
     def _initial_model(self) -> Vector:
         features = Features.from_json(canonical_json(self.body["features"]))

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from fedcore.clock import Timing
+from fedcore.convergence import Progress
 from fedcore.history import History
 from fedcore.local.control import Control
 from fedcore.optimizers import Optimizer
@@ -39,8 +40,8 @@ class State:
     model they led to. `clip` is the norm that adaptive clipping released last (None: not yet, or clipping is
     flat), `noise` what correlated noise must remember: both belong to what was released, so they
     move on when a round's model is rolled back. `now` is the virtual clock's time in seconds (0 on the
-    real clock), `history` what is remembered of the clients asked so far where something asks for it;
-    both move on with every round.
+    real clock), `history` what is remembered of the clients asked so far where something asks for it,
+    `progress` which round was best (None: none was judged); all three move on with every round.
     """
 
     run: str
@@ -56,6 +57,7 @@ class State:
     noise: Mapping[str, Floats] = field(default_factory=dict)
     now: float = 0.0
     history: History = field(default_factory=History)
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Plan:
     rounds: int
     judged_by: str  # the metric that must not exceed `rollback_factor` times its best
     rollback_factor: float
+    follow: Callable[[Progress | None, int, Mapping[str, float], bool], Progress | None]  # see `followed`
     summarize: Callable[[Sequence[Reply]], tuple[dict[str, float], dict[str, float]]]
     features: Json = None
     timing: Timing | None = None  # of the virtual clock; None: the real one

@@ -12,7 +12,7 @@ import pytest
 
 from fedcore.adapters.trained import TrainedModel
 from fedcore.coordinator import STEPS, advance, experiment_name, finish, open_run, quorum, records, simulate
-from fedcore.errors import BadInput, BudgetSpent, CorruptState, RunBusy, RunConflict, TooFewClients
+from fedcore.errors import BadInput, BudgetSpent, CorruptState, Diverged, RunBusy, RunConflict
 from fedcore.ledger import entries
 from fedcore.store import Store
 from fedcore.types import Reply
@@ -152,9 +152,10 @@ def test_a_site_whose_file_breaks_after_the_checks_is_refused_and_the_round_goes
         assert "client-001" in record.refused["client-001"]
 
 
-def test_a_diverging_client_is_refused_and_all_diverging_end_the_run_in_a_sentence(workdir, settings):
-    with np.errstate(all="ignore"), pytest.raises(TooFewClients, match="quorum"):
+def test_clients_that_all_diverge_end_the_run_in_a_sentence(workdir, settings):
+    with pytest.raises(Diverged, match="4 of 4 clients of round 1 have no finite update; kept the initial"):
         simulate(settings("local.lr=1e30"), workdir, "a")
+    assert not (workdir / "runs/a/model").exists()
 
 
 def test_a_run_whose_journal_is_damaged_is_named(workdir, settings):

@@ -16,6 +16,7 @@ FINAL = [
     "BundleRefused",
     "MissingExtra",
     "AuditFailed",
+    "Diverged",
 ]
 
 

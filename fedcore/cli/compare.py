@@ -48,17 +48,23 @@ def compare(
 
 
 def table(rows: list[Row]) -> Table:
-    """A table with a line a run; a metric that a run does not have is left empty."""
+    """A table with a line a run; a metric that a run does not have is left empty.
+
+    ``best`` is the round that was best by the run's own metric; an arrow says that it was the last.
+    """
     names = sorted({name for row in rows for name in row.metrics})
     private = any(row.epsilon is not None for row in rows)
+    best = any(row.best_round is not None for row in rows)
     numbers = [*names, *(["ε", "δ"] if private else []), "MB up", "MB down", "dropped", "refused"]
-    shown = Table(Column("run", no_wrap=True), "rounds", *numbers, box=SIMPLE_HEAD, pad_edge=False)
+    ends = ["rounds", *(["best"] if best else [])]
+    shown = Table(Column("run", no_wrap=True), *ends, *numbers, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         values = [_number(row.metrics.get(name)) for name in names]
         budget = [_number(row.epsilon), _number(row.delta)] if private else []
         traffic = [_number(row.bytes_up / 1e6), _number(row.bytes_down / 1e6)]
         lost = [str(row.dropped), str(row.refused)]
-        shown.add_row(row.run, str(row.rounds), *values, *budget, *traffic, *lost)
+        ended = [_best(row)] if best else []
+        shown.add_row(row.run, str(row.rounds), *ended, *values, *budget, *traffic, *lost)
     return shown
 
 
@@ -78,6 +84,11 @@ def _rows(workdir: Path, runs: list[str], tracking_uri: str | None, experiment: 
         return compare_tracked(tracking_uri, experiment or load_config().tracking.experiment, runs)
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tracking") from None
+
+
+def _best(row: Row) -> str:
+    """The round that was best, marked where later ones may be better still."""
+    return "" if row.best_round is None else f"{row.best_round}{' ↗' if row.improving else ''}"
 
 
 def _number(value: float | None) -> str:

@@ -102,6 +102,9 @@ def print_result(facts: dict[str, object], workdir: Path, unit: str) -> None:
         console.print(f"left out     {site}: {why}", markup=False)
     metrics = dict(facts["metrics"])  # type: ignore[call-overload]
     console.print(f"run          {facts['run']}: {facts['rounds']} rounds, {facts['stopped']}")
+    if facts["best_round"] is not None:
+        still = "still improving" if facts["improving"] else "no longer improving"
+        console.print(f"best         round {facts['best_round']}, {still}")
     if facts["epsilon"] is not None:
         console.print(f"privacy      ε = {facts['epsilon']:.4f} at δ = {facts['delta']:g} ({unit} level)")
     console.print(f"bytes        {_size(facts['bytes_up'])} up, {_size(facts['bytes_down'])} down")

@@ -6,6 +6,7 @@ that is not allowed, is refused with its path.
 """
 
 from fedcore.config.asynchrony import AsynchronyConfig
+from fedcore.config.evaluate import EvaluateConfig
 from fedcore.config.load import config_from, config_tree, load_config, presets
 from fedcore.config.local import LocalConfig
 from fedcore.config.personal import PersonalConfig
@@ -17,7 +18,6 @@ from fedcore.config.sections import (
     Config,
     DataConfig,
     EdgeConfig,
-    EvaluateConfig,
     Gate,
     ModelConfig,
     MonitorConfig,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from fedcore.config.evaluate import EvaluateConfig
 from fedcore.config.kinds import CLOSED, Count, Name, Positive, Share
 from fedcore.config.local import LocalConfig
 from fedcore.config.personal import PersonalConfig
@@ -132,17 +133,6 @@ class ServerConfig:
     warmup: Count = 0
     decay: Annotated[float, Field(gt=0, le=1)] = 0.99
     period: Annotated[int, Field(ge=1)] = 100
-
-
-@dataclass(frozen=True, config=CLOSED)
-class EvaluateConfig:
-    """When the model is judged, and when a round is rolled back or training stops.
-
-    A round whose loss exceeds `rollback_factor` times the best so far is rolled back.
-    """
-
-    every: Annotated[int, Field(ge=1)] = 1
-    rollback_factor: Annotated[float, Field(gt=1)] = 3.0
 
 
 @dataclass(frozen=True, config=CLOSED)

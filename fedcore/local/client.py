@@ -14,7 +14,7 @@ from fedcore.config import Config
 from fedcore.data.features import Features
 from fedcore.data.federated import SiteData, load_site, train_statistics
 from fedcore.data.schema import Schema
-from fedcore.errors import AnsweredBefore, BadData, BadInput, FedcoreError
+from fedcore.errors import AnsweredBefore, BadInput, Diverged, FedcoreError
 from fedcore.local.dp_sgd import dp_sgd
 from fedcore.local.kept import keep, kept_before
 from fedcore.local.metrics import measure
@@ -49,13 +49,16 @@ class Client:
 
     def answer(self, task: Task) -> Reply:
         """The reply to `task`; what the site's data or settings make impossible is an error in the reply."""
-        start = time.monotonic()
+        start, answers = time.monotonic(), {"describe": self._describe, "train": self._train}
         try:
-            reply = {"describe": self._describe, "train": self._train, "evaluate": self._evaluate}[task.kind](
-                task
-            )
+            with np.errstate(all="ignore"):  # numbers that are not finite are found and named, not warned of
+                reply = {**answers, "evaluate": self._evaluate}[task.kind](task)
         except AnsweredBefore as error:
             return Reply(self.name, error=str(error))
+        except Diverged as error:
+            facts = facts_sent(task.kind, {"diverged": True}, self._config.privacy)
+            why = error_sent(task.kind, self.name, f"{self.name}: {error}", self._config.privacy)
+            return Reply(self.name, facts, error=why)
         except FedcoreError as error:
             return Reply(self.name, error=error_sent(task.kind, self.name, str(error), self._config.privacy))
         took = {**reply.facts, "seconds": time.monotonic() - start}
@@ -87,7 +90,7 @@ class Client:
         if self._config.privacy.mode == "local":
             return Reply(self.name, {}, self._noised(update if finite else np.zeros_like(update), task))
         if not finite:
-            raise BadData(self.name, "training diverged, loss or update is not finite", "lower local.lr")
+            raise Diverged("loss or update is not finite")
         chain = client_chain(self._config.privacy, task.clip)
         sent, _ = chain.apply(update, chain.init(), work.rng)
         if task.clip is not None:
@@ -116,7 +119,7 @@ class Client:
             assert self.kept is not None, "who opens a fleet refuses what its clients cannot keep"
             keep(self.kept, task.round, kept)
         elif self._config.privacy.mode == "none":
-            raise BadData(self.name, "training of its own model diverged", "lower personal.lr or local.lr")
+            raise Diverged("its own model is not finite", "lower personal.lr or local.lr")
         return update, facts
 
     def _noised(self, update: Vector, task: Task) -> Vector:

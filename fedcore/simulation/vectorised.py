@@ -20,7 +20,7 @@ from fedcore.config import Config
 from fedcore.data.features import Features
 from fedcore.data.federated import SiteData, load_site
 from fedcore.data.schema import Schema
-from fedcore.errors import BadInput, PlanRefused, TooFewClients
+from fedcore.errors import BadInput, Diverged, PlanRefused, TooFewClients
 from fedcore.local.metrics import measure
 from fedcore.local.personal import refuse_own
 from fedcore.local.sgd import training
@@ -94,7 +94,10 @@ class SoftmaxFleet:
         return {name: int(size) for name, size in zip(self.clients, sizes, strict=True)}
 
     def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
-        """Replies in the order asked. Raises `BadInput` for any task but ``train`` and ``evaluate``, `PlanRefused` for small batches."""
+        """Replies in the order asked.
+
+        Raises `BadInput` for any task but ``train`` and ``evaluate``, `PlanRefused` for small batches.
+        """
         if task.kind not in ("train", "evaluate") or task.model is None:
             raise BadInput(
                 f"this fleet answers train and evaluate, got {task.kind}; its rows are encoded already"
@@ -118,8 +121,9 @@ class SoftmaxFleet:
         chain, unused = client_chain(self._config.privacy), np.random.default_rng(0)
         for client, update, loss in zip(clients, updates, losses, strict=True):
             if not (np.isfinite(loss) and np.isfinite(update).all()):
-                why = f"{client}: training diverged, loss or update is not finite; lower local.lr"
-                yield Reply(client, error=error_sent("train", client, why, self._config.privacy))
+                why = f"{client}: {Diverged('loss or update is not finite')}"
+                facts = facts_sent("train", {"diverged": True}, self._config.privacy)
+                yield Reply(client, facts, error=error_sent("train", client, why, self._config.privacy))
                 continue
             sent, _ = chain.apply(update, chain.init(), unused)
             facts = facts_sent("train", {"loss": float(loss)}, self._config.privacy)
