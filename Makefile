@@ -27,8 +27,8 @@ down: ## Stop everything that demo or up started, orphans included
 repro: setup ## The whole result by DVC alone, without Airflow or a server
 	@dvc repro
 
-test: setup ## Everything that runs in minutes, with coverage
-	@$(PY) -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=95
+test: setup ## Everything that runs in minutes, with coverage, a worker a core
+	@$(PY) -m pytest -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 test-all: setup ## Slow tests and those with real services too
 	@$(PY) -m pytest -m "not gpu"

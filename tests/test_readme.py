@@ -137,7 +137,7 @@ def script(document: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1600)
 def test_the_readme_can_be_typed_from_top_to_bottom(tree):
     """Then what its table says to look at; and what it says a run prints is what a run prints."""
     inline = [c for c in commands("README.md") if c.startswith("fedcore") and c not in script("README.md")]
@@ -155,7 +155,7 @@ def test_the_readme_can_be_typed_from_top_to_bottom(tree):
 
 @pytest.mark.slow
 @pytest.mark.service
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1600)
 def test_your_own_data_can_be_typed_from_top_to_bottom(tree):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -179,7 +179,7 @@ def test_make_demo_prints_the_table_that_the_readme_shows(tree):
 
 @pytest.mark.slow
 @pytest.mark.service
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1600)
 def test_make_up_starts_everything_and_make_down_stops_it(tree):
     out = bash("make -o setup up; make down", tree, minutes=9)
     assert re.search(r"^mlflow +http://127", out, re.MULTILINE)
