@@ -141,7 +141,7 @@ def script(document: str) -> str:
 def test_the_readme_can_be_typed_from_top_to_bottom(tree):
     """Then what its table says to look at; and what it says a run prints is what a run prints."""
     inline = [c for c in commands("README.md") if c.startswith("fedcore") and c not in script("README.md")]
-    out = bash("\n".join([script("README.md"), *inline]), tree, minutes=9)
+    out = bash("\n".join([script("README.md"), *inline]), tree, minutes=20)
     shown = next(block for block in blocks("README.md", "") if block.startswith("run "))
     assert [line.split()[0] for line in shown.splitlines()] == [
         line.split()[0] for line in out.splitlines()[: len(shown.splitlines())]
@@ -159,7 +159,7 @@ def test_the_readme_can_be_typed_from_top_to_bottom(tree):
 def test_your_own_data_can_be_typed_from_top_to_bottom(tree):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    out = bash(script("docs/own_data.md").replace("8090", str(port)), tree, minutes=9)
+    out = bash(script("docs/own_data.md").replace("8090", str(port)), tree, minutes=20)
     assert re.search(r'"scores":\[0\.\d+\],"version":1', out)
     shown, kept = blocks("docs/own_data.md", "yaml")[0], (ROOT / "examples/own.yaml").read_text()
     assert [line for line in kept.splitlines() if not line.startswith("#")] == shown.splitlines()
@@ -181,6 +181,6 @@ def test_make_demo_prints_the_table_that_the_readme_shows(tree):
 @pytest.mark.service
 @pytest.mark.timeout(1600)
 def test_make_up_starts_everything_and_make_down_stops_it(tree):
-    out = bash("make -o setup up; make down", tree, minutes=9)
+    out = bash("make -o setup up; make down", tree, minutes=20)
     assert re.search(r"^mlflow +http://127", out, re.MULTILINE)
     assert "stopped: " in out
