@@ -20,11 +20,11 @@ def uncalled(reply: Reply, cohort: Sequence[str], kept: Mapping[str, Reply]) -> 
     return {reply.client: "answered twice, the first answer counts"} if reply.client in kept else {}
 
 
-def refusal(reply: Reply, round_number: int, model: Vector, digest: str) -> str | None:
+def refusal(reply: Reply, round_number: int, digest: str, model: Vector) -> str | None:
     """Why the update of a reply may not be combined in this round, None if it may.
 
-    A reply must belong to the round and start from `model` (d,), whose SHA-256 is `digest`; its
-    update must be float32 of that shape, and finite.
+    A reply must belong to the round and start from the model whose SHA-256 is `digest`; its update
+    must be float32 of the shape of `model` (d,), and finite.
     """
     return _stray(reply, round_number, digest) or _unusable(reply.vector, model)
 

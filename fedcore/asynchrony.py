@@ -18,7 +18,8 @@ from fedcore.errors import BadInput, TooFewClients
 from fedcore.types import Floats, Json
 
 Weight: TypeAlias = Callable[[int], float]  # staleness in versions -> weight from 0 to 1
-Takes: TypeAlias = Callable[[str, int, float], float | None]  # client, version, start -> seconds; None: lost
+Takes: TypeAlias = Callable[[str, int, float], float | None]  # client, task, start -> seconds; None: lost
+_PATIENT = 1000  # clients lost for each place of a buffer before a simulation gives up
 
 
 def polynomial(staleness: int, exponent: float) -> float:
@@ -44,7 +45,7 @@ class Asynchrony:
     """The rules of asynchronous training; what each is, `AsynchronyConfig` says.
 
     `size` is how many different clients a buffer holds, `at_once` how many train at a time, `takes`
-    how long a client needs on the virtual clock.
+    how long a client needs on the virtual clock; the place of one that is lost is free after `patience` seconds.
     """
 
     mode: Literal["fedasync", "fedbuff"]
@@ -57,6 +58,7 @@ class Asynchrony:
     participations: int | None = None
     window: int = 1
     takes: Takes = lambda client, version, start: 0.0
+    patience: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,16 @@ class Course:
     """Where asynchronous training stands: all of it is journaled, so a crash keeps it.
 
     `version` is the model's, `now` the time in seconds, `training` what each client at work was
-    handed, `buffer` the same for those whose update counts for the next version, `past` who
-    contributed to the versions before, the newest last.
+    handed, `buffer` the same for those whose update counts for the next version, `lost` how often
+    a client was given up since the last version, `past` who contributed to the versions before,
+    the newest last.
     """
 
     version: int = 0
     now: float = 0.0
     training: Mapping[str, Handed] = field(default_factory=dict)
     buffer: Mapping[str, Handed] = field(default_factory=dict)
+    lost: Mapping[str, int] = field(default_factory=dict)
     past: tuple[tuple[str, ...], ...] = ()
 
 
@@ -136,7 +140,11 @@ def arrived(course: Course, rules: Asynchrony, client: str) -> tuple[str | None,
 
 def gone(course: Course, client: str) -> Course:
     """The course once the server gave up waiting for `client`."""
-    return replace(course, training={c: h for c, h in course.training.items() if c != client})
+    return replace(
+        course,
+        training={c: h for c, h in course.training.items() if c != client},
+        lost={**course.lost, client: course.lost.get(client, 0) + 1},
+    )
 
 
 def is_full(course: Course, rules: Asynchrony) -> bool:
@@ -148,22 +156,21 @@ def emptied(course: Course, rules: Asynchrony) -> Course:
     """The course once the next version was made of the buffer."""
     past = (*course.past, tuple(sorted(course.buffer)))[-(rules.window - 1) :] if rules.window > 1 else ()
     past = past if rules.participations is not None else ()
-    return replace(course, version=course.version + 1, buffer={}, past=past)
+    return replace(course, version=course.version + 1, buffer={}, lost={}, past=past)
 
 
 @dataclass(frozen=True)
 class Played:
-    """One version on the virtual clock: who began in it, in order, whose update counts and how it was handed.
+    """One version on the virtual clock: who trains from its model, in order, whose update counts.
 
-    `refused` are updates that came and do not count, with the reason, `lost` clients that never answered,
-    `at` the time of each arrival.
+    `counted` says what each was handed, `refused` are updates that came and do not count, with the
+    reason, `lost` says how often a client was given up.
     """
 
     began: tuple[str, ...]
     counted: Mapping[str, Handed]
     refused: Mapping[str, str]
-    lost: tuple[str, ...]
-    at: Mapping[str, float]
+    lost: Mapping[str, int]
     course: Course  # with the buffer emptied, at the next version
 
 
@@ -173,23 +180,21 @@ def played(
     clients: Sequence[str],
     chance: np.random.Generator,
     model_sha256: str,
-    patience: float,
 ) -> Played:
     """What happens on the virtual clock until the buffer is full: who of `clients` begins, who arrives.
 
     Free places are given by `chance` to clients that may begin, evenly. Answers that arrive at the same
-    instant are taken in the order of names, all before anyone begins again. A lost client's place is free
-    after `patience` seconds. Raises `TooFewClients` where nobody is left to fill the buffer.
+    instant are taken in the order of names, all before anyone begins again. Raises `TooFewClients` where
+    nobody is left to fill the buffer, or nobody answers.
     """
     everyone: list[str] = []
     refused: dict[str, str] = {}
-    lost: list[str] = []
-    at: dict[str, float] = {}
     while not is_full(course, rules):
         for client in _drawn(course, rules, clients, chance):
-            course = began(course, rules, client, _handed(course, rules, client, model_sha256, patience))
-            everyone.append(client)
-        if not course.training:
+            course = began(course, rules, client, _handed(course, rules, client, model_sha256))
+            if not course.training[client].lost:
+                everyone.append(client)
+        if not course.training or sum(course.lost.values()) > _PATIENT * rules.size:
             raise TooFewClients(rules.size, len(course.buffer), "a version (asynchrony.buffer)")
         now = min(_due(handed) for handed in course.training.values())
         course = replace(course, now=now)
@@ -198,13 +203,11 @@ def played(
                 break  # it arrives at this instant too, but after the next version is made
             if course.training[client].lost:
                 course = gone(course, client)
-                lost.append(client)
                 continue
             why, course = arrived(course, rules, client)
-            at[client] = now
             refused |= {client: why} if why else {}
     counted = course.buffer
-    return Played(tuple(everyone), counted, refused, tuple(lost), at, emptied(course, rules))
+    return Played(tuple(everyone), counted, refused, course.lost, emptied(course, rules))
 
 
 def staleness(course: Course, counted: Mapping[str, Handed]) -> dict[str, int]:
@@ -223,7 +226,9 @@ def course_from(tree: Json) -> Course:
         part: {client: Handed(**given) for client, given in tree[part].items()}
         for part in ("training", "buffer")
     }
-    return Course(tree["version"], tree["now"], past=tuple(map(tuple, tree["past"])), **handed)
+    return Course(
+        tree["version"], tree["now"], lost=tree["lost"], past=tuple(map(tuple, tree["past"])), **handed
+    )
 
 
 def weight(config: AsynchronyConfig) -> Weight:
@@ -274,9 +279,10 @@ def _drawn(
     return tuple(ready[i] for i in sorted(chosen))
 
 
-def _handed(course: Course, rules: Asynchrony, client: str, model_sha256: str, patience: float) -> Handed:
-    took = rules.takes(client, course.version, course.now)
-    due = course.now + (patience if took is None else took)
+def _handed(course: Course, rules: Asynchrony, client: str, model_sha256: str) -> Handed:
+    task = course.version + (course.lost.get(client, 0) << 32)  # tried again, it may be lucky
+    took = rules.takes(client, task, course.now)
+    due = course.now + (rules.patience if took is None else took)
     return Handed(course.version, model_sha256, course.now, due, took is None)
 
 

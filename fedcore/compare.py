@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _OUTCOMES = {"cohort", "replied", "dropped", "refused", "unusual", "excluded"}
 _COUNTS = _OUTCOMES | {"bytes_up", "bytes_down", "rolled_back"}
 _NOT_METRICS = _COUNTS | {"update_norm", "epsilon", "delta", "virtual_s"}
-_PREFIXES = ("client.", "seconds.")
+_PREFIXES = ("client.", "seconds.", "asynchrony.")
 _RULES = ("patience", "min_delta", "metric")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from math import ceil
 
+from fedcore import versions
 from fedcore.adapters.model import ModelSpec, build_model, model_spec
 from fedcore.config import CombineConfig, Config, LocalConfig
 from fedcore.convergence import followed, refuse_unseen
@@ -39,6 +40,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     refuse_personal(config, layout)
     timing = pace(config, rows, spec)
     private = protection(Setting(config, rows, chosen, combined, layout.size if layout else None, run))
+    overlapping = versions.rules(config, len(rows), combined, timing, layout.size if layout else 0)
     equal = config.combine.weights == "equal"
     weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
     _refuse_algorithm(config, combined)
@@ -49,7 +51,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         draw=chosen.draw,
         chance=private.chance,
         max_suspicion=config.cohort.max_suspicion,
-        needed=_needed(config, combined),
+        needed=_needed(config, combined, overlapping.size if overlapping else None),
         weights=weights,
         guard=private.guard,
         aggregate=combined,
@@ -67,6 +69,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         features=features,
         timing=timing,
         remembers=config.time.battery is not None and timing is not None,
+        asynchrony=overlapping,
     )
 
 
@@ -138,11 +141,11 @@ def _with_f(
     return {**options, "f": combine.f}
 
 
-def _needed(config: Config, combined: Aggregation) -> Callable[[int], int]:
+def _needed(config: Config, combined: Aggregation, buffer: int | None) -> Callable[[int], int]:
     cohort = config.cohort
     if config.privacy.mode == "central":
         return lambda asked: 0  # a private round is released whoever answered: skipping it would tell
-    return lambda asked: max(cohort.min_clients, ceil(cohort.quorum * asked), combined.least)
+    return lambda asked: max(cohort.min_clients, ceil(cohort.quorum * (buffer or asked)), combined.least)
 
 
 def _refuse_too_few(config: Config, clients: int, combined: Aggregation) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore import private, timing
+from fedcore import private, timing, versions
 from fedcore.admission import noted, refusal, uncalled
 from fedcore.clock import Schedule
 from fedcore.errors import Diverged, TooFewClients
@@ -95,26 +95,32 @@ def select(known: Known) -> Outcome:
     """Draw the cohort with the server's randomness, and charge the ledger before anyone is asked."""
     state, plan = known.state, known.plan
     asked = trusted(plan.clients, state.suspicion, plan.max_suspicion, plan.needed(len(plan.clients)))
-    turn = Turn(state.round, state.now, state.history)
-    cohort = plan.draw(asked, plan.chance(state.run, state.round), turn)
+    chance = plan.chance(state.run, state.round)
+    if plan.asynchrony:
+        chosen = versions.opened(state, plan.asynchrony, asked, chance)
+    else:
+        chosen = {"cohort": list(plan.draw(asked, chance, Turn(state.round, state.now, state.history)))}
     spent = None
     if plan.charge and known.ledger:
         spent = known.ledger.reserve(state.run, state.round, plan.charge.event(state.round))
     left = frozenset(asked)
     excluded = [client for client in plan.clients if client not in left]
-    return Outcome({"cohort": list(cohort), "epsilon": spent, "excluded": excluded})
+    facts = {**chosen, "epsilon": spent, "excluded": excluded}
+    return Outcome(facts, versions.initial_model(state, plan))
 
 
 def ask(known: Known) -> Outcome:
     """Let the cohort train from the current model; each reply is kept as it arrives.
 
-    On the virtual clock only those train whose replies arrive in time.
+    On the virtual clock only those train whose replies arrive in time. Where nobody waits, those who
+    begin now train, and replies count that arrive now: see `fedcore.versions`.
     """
-    state, plan, cohort = known.state, known.plan, known.facts("select")["cohort"]
+    state, plan, selected = known.state, known.plan, known.facts("select")
+    cohort = versions.asked(selected)
     corrections = _corrections(known)
     at, small = private.limit(state, plan), timing.batch_sizes(plan, cohort)
     task = Task("train", state.run, state.round, state.model, plan.features, corrections, at, small)
-    schedule = timing.schedule(state, plan, cohort, corrections)
+    schedule = None if plan.asynchrony else timing.schedule(state, plan, cohort, corrections)
     in_time = schedule.counted if schedule else cohort
     missing = [client for client in in_time if client not in known.journal.replies()]
     ignored: dict[str, str] = {}
@@ -122,7 +128,8 @@ def ask(known: Known) -> Outcome:
         ignored |= uncalled(reply, cohort, known.journal.replies())
         if reply.client not in ignored:
             known.journal.keep(reply)
-    replied = sorted(set(known.journal.replies()) & set(cohort))
+    answered = {*versions.answers(known.journal, selected), *versions.refused_late(selected)}
+    replied = sorted(answered & set(selected["cohort"]))
     needed, sent = timing.needed(plan, cohort), state.model.nbytes * (len(cohort) + len(corrections))
     facts = {"replied": replied, "needed": needed, "bytes_down": sent, "ignored": ignored}
     return Outcome(facts | ({"schedule": schedule.to_json()} if schedule else {}))
@@ -130,12 +137,15 @@ def ask(known: Known) -> Outcome:
 
 def admit(known: Known) -> Outcome:
     """Refuse unusable updates, each with its reason, and note unusual ones; the round goes on."""
-    replies, replied = known.journal.replies(), known.facts("ask")["replied"]
-    number, model = known.state.round, known.state.model
-    digest = vector_sha256(model)
-    refused = {c: why for c in replied if (why := refusal(replies[c], number, model, digest))}
+    selected, replied = known.facts("select"), known.facts("ask")["replied"]
+    replies, model, late = _replies(known), known.state.model, versions.refused_late(selected)
+    belongs = versions.belonging(selected, known.state.round, vector_sha256(model))
+    bad = {c: why for c in replied if c not in late and (why := refusal(replies[c], *belongs(c), model))}
+    refused = {**late, **bad}
     accepted = [client for client in replied if client not in refused]
-    size = sum(v.nbytes for c in replied if (v := replies[c].vector) is not None)
+    size = model.nbytes * len(late) + sum(
+        v.nbytes for c in replied if c not in late and (v := replies[c].vector) is not None
+    )
     unusual = {} if known.plan.noise else noted(replies, accepted)
     return Outcome({"accepted": accepted, "refused": refused, "bytes_up": size, "unusual": unusual})
 
@@ -148,13 +158,16 @@ def combine(known: Known) -> Outcome:
     left the finite numbers is why.
     """
     state, plan, accepted = known.state, known.plan, known.facts("admit")["accepted"]
-    replies = known.journal.replies()
+    replies = _replies(known)
     sent, guard = [replies[client] for client in accepted], private.guard(state, plan)
     updates = [_guarded(reply, guard) for reply in sent]
     if plan.noise:
         return Outcome({"clients": len(updates)}, private.summed(state, plan, sent, updates))
     _require(known, len(updates))
     weights = np.array([plan.weights[client] for client in accepted], dtype=np.float64)
+    if plan.asynchrony:
+        given, handed = dict(zip(accepted, updates, strict=True)), known.facts("select")["handed"]
+        updates, weights = versions.weighed(state, plan.asynchrony, known.journal, handed, given, weights)
     rng = generator(plan.seed, "combine", state.round)
     matrix = plan.control.scaled(np.stack(updates), accepted)
     found = plan.aggregate(matrix, weights, state.rule, rng)
@@ -222,7 +235,7 @@ def record(known: Known) -> Outcome:
     kept = next_state(known)
     progress = asdict(kept.progress) if kept.progress else None
     facts = {"model_round": kept.model_round, "best_loss": kept.best_loss, "progress": progress}
-    more = {"suspicion": dict(kept.suspicion), "clip": kept.clip}
+    more = {"suspicion": dict(kept.suspicion), "clip": kept.clip, **versions.carried(known.facts("select"))}
     timed = {"now": kept.now} if known.plan.timing else {}
     return Outcome({**facts, **more, **timed}, _prefixed(HISTORY, kept.history.arrays()))
 
@@ -240,15 +253,17 @@ def next_state(known: Known) -> State:
     """
     state, verdict, arrays = known.state, known.facts("judge"), known.arrays("release")
     schedule, kept = timing.read(known.facts("ask")), verdict["verdict"] == "keep"
+    course = versions.next_course(known.facts("select"))
     moved = replace(
         state,
         round=state.round + 1,
         suspicion={} if known.plan.noise else _suspicion(known),
         clip=known.facts("release").get("clip"),
         noise=arrays_of(NOISE, arrays),
-        now=schedule.ends if schedule else state.now,
+        now=schedule.ends if schedule else max(state.now, course.now),
         history=_history(known, schedule),
         progress=known.plan.follow(state.progress, state.round, verdict["metrics"], kept),
+        course=course,
     )
     if not kept:
         return moved
@@ -297,6 +312,7 @@ def round_record(known: Known) -> RoundRecord:
         excluded=tuple(known.facts("select")["excluded"]),
         clip=private.limit(state, known.plan),
         virtual_s=next_state(known).now if known.plan.timing else None,
+        asynchrony=versions.told(state.round, known.plan.asynchrony, known.facts("select")),
         seconds=dict(known.journal.seconds()),
     )
 
@@ -304,6 +320,11 @@ def round_record(known: Known) -> RoundRecord:
 def kept_model(released: int) -> str:
     """In words, the model that the round `released` left (-1: the initial one)."""
     return f"the model of round {released + 1}" if released >= 0 else "the initial model"
+
+
+def _replies(known: Known) -> Mapping[str, Reply]:
+    """The replies that the round combines."""
+    return versions.answers(known.journal, known.facts("select"))
 
 
 def _prefixed(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:

@@ -34,6 +34,7 @@ from fedcore.simulation import open_fleet
 from fedcore.state import Outcome, Plan, State
 from fedcore.store import Store
 from fedcore.types import Fleet, Json, RoundRecord, Vector, canonical_json
+from fedcore.versions import next_course
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Session:
             "now": before.get("now", 0.0),
             "history": History.from_arrays(arrays_of(HISTORY, recorded.arrays)),
             "progress": self.progress(round_number),
+            "course": next_course(before),
         }
         released = before["model_round"]
         if released < 0:

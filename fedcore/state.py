@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from fedcore.asynchrony import Asynchrony, Course
 from fedcore.clock import Timing
 from fedcore.convergence import Progress
 from fedcore.history import History
@@ -41,7 +42,8 @@ class State:
     flat), `noise` what correlated noise must remember: both belong to what was released, so they
     move on when a round's model is rolled back. `now` is the virtual clock's time in seconds (0 on the
     real clock), `history` what is remembered of the clients asked so far where something asks for it,
-    `progress` which round was best (None: none was judged); all three move on with every round.
+    `progress` which round was best (None: none was judged), `course` where asynchronous training stands;
+    these move on with every round.
     """
 
     run: str
@@ -58,6 +60,7 @@ class State:
     now: float = 0.0
     history: History = field(default_factory=History)
     progress: Progress | None = None
+    course: Course = field(default_factory=Course)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class Plan:
     features: Json = None
     timing: Timing | None = None  # of the virtual clock; None: the real one
     remembers: bool = False  # whether the history of clients is kept
+    asynchrony: Asynchrony | None = None  # if set, nobody waits: see `fedcore.versions`
 
 
 class RoundJournal(Protocol):
@@ -140,8 +144,20 @@ class RoundJournal(Protocol):
         """Replies kept so far, by client."""
         ...
 
+    def reply(self, client: str) -> Reply | None:
+        """The reply of one client, if it is kept."""
+        ...
+
     def keep(self, reply: Reply) -> None:
         """Keep a reply; the first one of a client counts."""
+        ...
+
+    def kept(self, step: str) -> Outcome | None:
+        """The outcome of a step, if it is kept."""
+        ...
+
+    def at(self, round_number: int) -> "RoundJournal":
+        """The journal of another round of the same run."""
         ...
 
     def seconds(self) -> Mapping[str, float]:

@@ -270,18 +270,22 @@ class Journal:
         """Replies kept so far, by client."""
         for step in self._store.steps(self._run, self._round, "reply/"):
             client = step.removeprefix("reply/")
-            if client not in self._replies:
-                outcome = self.kept(step)
-                assert outcome is not None
-                self._replies[client] = Reply(
-                    client,
-                    outcome.facts["facts"],
-                    outcome.arrays.get("update"),
-                    outcome.facts["error"],
-                    outcome.facts.get("round"),
-                    outcome.facts.get("model_sha256"),
-                )
+            if client not in self._replies and (reply := self.reply(client)) is not None:
+                self._replies[client] = reply
         return self._replies
+
+    def reply(self, client: str) -> Reply | None:
+        """The reply of one client, if it is kept."""
+        outcome = self.kept(f"reply/{client}")
+        if outcome is None:
+            return None
+        facts, update = outcome.facts, outcome.arrays.get("update")
+        belongs = facts.get("round"), facts.get("model_sha256")
+        return Reply(client, facts["facts"], update, facts["error"], *belongs)
+
+    def at(self, round_number: int) -> "Journal":
+        """The journal of another round of the same run."""
+        return Journal(self._store, self._run, round_number)
 
     def keep(self, reply: Reply) -> None:
         """Keep a reply; the first one of a client counts."""

@@ -132,8 +132,9 @@ class RoundRecord:
     moved together, `suspicion` each client's score from 0 to 1 after the round, `excluded` who was
     not asked because of it; all five are empty under central privacy. `clip` is the norm that updates
     were clipped to where that follows their quantile, else None. `virtual_s` is the virtual clock's time
-    in seconds when the round ended, None on the real clock. `seconds` and `committed_at` (Unix seconds) are
-    observations of this execution and not part of `canonical`.
+    in seconds when the round ended, None on the real clock. `asynchrony` says how stale the updates of a
+    version were (`fedcore.versions.told`), None for a round that waits. `seconds` and `committed_at` (Unix
+    seconds) are observations of this execution and not part of `canonical`.
     """
 
     run: str
@@ -158,6 +159,7 @@ class RoundRecord:
     excluded: tuple[str, ...] = ()
     clip: float | None = None
     virtual_s: float | None = None
+    asynchrony: Mapping[str, float] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     committed_at: float = 0.0
 
@@ -165,10 +167,9 @@ class RoundRecord:
         """Canonical JSON of the deterministic part: equal for a resumed and an undisturbed run."""
         facts = asdict(self)
         del facts["seconds"], facts["committed_at"]
-        if self.virtual_s is None:
-            del facts[
-                "virtual_s"
-            ]  # runs on the real clock have the digests they had before there was another
+        for name in ("virtual_s", "asynchrony"):
+            if facts[name] is None:
+                del facts[name]  # runs without it have the digests they had before there was such a thing
         return canonical_json(facts)
 
 

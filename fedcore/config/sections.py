@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from fedcore.config.asynchrony import AsynchronyConfig
 from fedcore.config.evaluate import EvaluateConfig
 from fedcore.config.kinds import CLOSED, Count, Name, Positive, Share
 from fedcore.config.local import LocalConfig
@@ -209,6 +210,7 @@ class Config:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
     personal: PersonalConfig = field(default_factory=PersonalConfig)
+    asynchrony: AsynchronyConfig = field(default_factory=AsynchronyConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
     edge: EdgeConfig = field(default_factory=EdgeConfig)

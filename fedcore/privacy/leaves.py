@@ -14,6 +14,7 @@ from fedcore.types import Json, RoundRecord, TaskKind
 # Facts of a step that say who took part in a private round, or how many did.
 _WHO = frozenset(
     {"cohort", "replied", "accepted", "refused", "ignored", "unusual", "bytes_up", "bytes_down", "schedule"}
+    | {"began", "handed", "late", "course"}  # of an asynchronous version
 )
 _COVERED = frozenset({"unclipped"})  # counted with noise of its own: adaptive clipping
 _SILENT = "stays with the site"
@@ -61,7 +62,15 @@ def disclosed(record: RoundRecord) -> RoundRecord:
     if record.delta is None:
         return record
     return replace(
-        record, cohort=(), replied=(), dropped=(), refused={}, unusual={}, bytes_up=0, bytes_down=0
+        record,
+        cohort=(),
+        replied=(),
+        dropped=(),
+        refused={},
+        unusual={},
+        bytes_up=0,
+        bytes_down=0,
+        asynchrony=None,
     )
 
 

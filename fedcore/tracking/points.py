@@ -29,6 +29,7 @@ def points(record: RoundRecord) -> dict[str, float]:
     named["rolled_back"] = float(record.verdict == "rollback")
     named |= {"update_norm": record.update_norm, **record.metrics}
     named |= {f"client.{name}": value for name, value in record.client_metrics.items()}
+    named |= {f"asynchrony.{name}": value for name, value in (record.asynchrony or {}).items()}
     named |= {f"seconds.{phase}": value for phase, value in record.seconds.items()}
     there = {"epsilon": record.epsilon, "delta": record.delta, "virtual_s": record.virtual_s}
     return named | {name: value for name, value in there.items() if value is not None}

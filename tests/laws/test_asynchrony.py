@@ -128,7 +128,7 @@ def run(rules, versions, clients=CLIENTS, course=None, seed=1):
     course, found = course or Course(), []
     for _ in range(versions):
         chance = generator(seed, "cohort", course.version)
-        found.append(played(course, rules, clients, chance, f"m{course.version}", patience=50.0))
+        found.append(played(course, rules, clients, chance, f"m{course.version}"))
         course = course_from(json.loads(canonical_json(course_tree(found[-1].course))))
     return found, course
 
@@ -178,10 +178,24 @@ def test_a_cap_on_participation_slows_fast_clients_down():
 
 
 def test_a_lost_client_frees_its_place_after_the_patience():
-    rules = replace(RULES, takes=lambda client, version, start: None if client == "a" else 40.0, at_once=6)
+    rules = replace(
+        RULES, takes=lambda client, version, start: None if client == "a" else 40.0, at_once=6, patience=50.0
+    )
     found, _ = run(rules, 6)
     assert {client for version in found for client in version.lost} == {"a"}
-    assert not any("a" in version.counted for version in found)
+    assert not any("a" in version.counted or "a" in version.began for version in found)
+
+
+def test_a_client_that_was_lost_may_be_lucky_when_it_tries_again():
+    lossy = replace(RULES, takes=lambda client, task, start: None if task < 2**32 else 1.0, patience=7.0)
+    found, course = run(lossy, 3)
+    assert course.now > 7.0
+    assert all(len(version.counted) == 2 and version.lost for version in found[:1])
+
+
+def test_where_everyone_is_always_lost_the_simulation_ends():
+    with pytest.raises(TooFewClients, match="asynchrony.buffer"):
+        run(replace(RULES, size=1, takes=lambda client, task, start: None), 1)
 
 
 def test_where_nobody_can_fill_the_buffer_it_is_said():
@@ -200,7 +214,6 @@ def test_time_never_runs_back_and_no_more_train_at_once_than_said(seed, size, at
     times = [version.course.now for version in found]
     assert times == sorted(times)
     assert all(len(version.course.training) <= at_once for version in found)
-    assert all(set(version.at) >= set(version.counted) for version in found)
     started = [(client, n) for n, version in enumerate(found) for client in version.began]
     assert len(started) == len(set(started)), "a client begins at most once a version"
     assert run(rules, versions, seed=seed)[1] == course
