@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedcore.config import DataConfig
-from fedcore.data import flights, heart, images, own, school
+from fedcore.data import flights, heart, images, own, school, text, writers
 from fedcore.data.raw import Raw, write_raw
 from fedcore.data.schema import Schema
 from fedcore.errors import BadConfig, UnknownName
@@ -114,6 +114,26 @@ CATALOG: dict[str, DataSet] = {
             "regression",
             "139 London schools",
             school.load_shares,
+        ),
+        DataSet(
+            "shakespeare",
+            "The next of 74 characters after 80, 201,860 windows of the plays",
+            "lines.tsv.xz (cressid/Shakespeare) in FEDCORE_DATA (Moby edition of the plays)",
+            "public domain",
+            True,
+            "classification",
+            "1,115 speaking roles with more than 80 characters to say",
+            text.load,
+        ),
+        DataSet(
+            "mnist-by-writer",
+            "Handwritten digits, 60,000 pictures of 28 x 28",
+            "MNIST and QMNIST's writers in FEDCORE_DATA (LeCun, Cortes; Yadav, Bottou)",
+            "CC-BY-SA-3.0; the writers' numbers BSD",
+            True,
+            "classification",
+            "539 writers",
+            writers.load,
         ),
         DataSet(
             "own",

@@ -197,7 +197,7 @@ def test_a_set_whose_package_is_not_installed_names_it(
 def test_an_unknown_set_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
         UnknownName,
-        match=r"did you mean 'flights'.*digits, fashion-mnist, flights, heart, heart-flamby, .*own, school",
+        match=r"did you mean 'flights'.*digits, fashion-mnist, flights, heart, heart-flamby, .*mnist-by-writer, own, school",
     ):
         ingest(DataConfig(name="flihgts"), tmp_path)
     assert all(entry.licence and entry.source and entry.clients for entry in CATALOG.values())

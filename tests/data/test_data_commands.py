@@ -44,6 +44,8 @@ def test_the_sets_are_listed_for_people_and_programs() -> None:
         "heart-flamby-pooled",
         "school",
         "school-shares",
+        "shakespeare",
+        "mnist-by-writer",
         "own",
     ]
 
