@@ -6,7 +6,8 @@ Parameters travel as one flat float32 vector with a `Layout`. Frameworks are imp
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from fedcore.config import ModelConfig
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
-from fedcore.errors import UnknownName
+from fedcore.errors import MissingExtra, UnknownName
 from fedcore.types import Floats, Layout, Vector
 
 
@@ -131,21 +132,31 @@ def model_spec(config: ModelConfig, schema: Schema, features: Features) -> Model
 
 
 def build_model(spec: ModelSpec) -> Model:
-    """The model of `spec`. Raises `UnknownName` for an unknown framework or model."""
-    builders: dict[str, Any] = {"numpy": _numpy, "torch": _torch}
-    if spec.framework not in builders:
-        raise UnknownName("framework", spec.framework, builders)
-    model: Model = builders[spec.framework](spec)
+    """The model of `spec`. Raises `UnknownName` for an unknown framework, `MissingExtra` for one that is not installed."""
+    if spec.framework not in FRAMEWORKS:
+        raise UnknownName("framework", spec.framework, FRAMEWORKS)
+    framework = FRAMEWORKS[spec.framework]
+    try:
+        adapter = import_module(f"fedcore.adapters.{framework.module}")
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), framework.extra) from None
+    model: Model = getattr(adapter, framework.model)(spec)
     return model
 
 
-def _numpy(spec: ModelSpec) -> Model:
-    from fedcore.adapters.numpy import NumpyModel
+@dataclass(frozen=True)
+class Framework:
+    """Where a framework's adapter is, what it is called, and the extra that installs the framework."""
 
-    return NumpyModel(spec)
+    module: str
+    model: str
+    extra: str
 
 
-def _torch(spec: ModelSpec) -> Model:
-    from fedcore.adapters.pytorch import TorchModel
-
-    return TorchModel(spec)
+FRAMEWORKS: dict[str, Framework] = {
+    "numpy": Framework("numpy", "NumpyModel", "torch"),
+    "torch": Framework("pytorch", "TorchModel", "torch"),
+    "sklearn": Framework("sklearn", "SklearnModel", "data"),
+    "tensorflow": Framework("tensorflow", "TensorflowModel", "tensorflow"),
+    "mlx": Framework("mlx", "MlxModel", "mlx"),
+}

@@ -7,13 +7,13 @@ SGD is two operations on one vector, and nothing is copied between rounds but th
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedcore.adapters.factory import made_by, refuse_outputs, refuse_rows
 from fedcore.adapters.layers import built_in_layout, built_in_start, clipped_one_by_one, epochs
 from fedcore.adapters.model import ModelSpec, Training
 from fedcore.adapters.pytorch_dense import DensePasses
@@ -162,19 +162,9 @@ class TorchModel:
         """Logits or values (n, outputs)."""
         try:
             out = module(x)
-        except (RuntimeError, ValueError) as error:
-            seen = str(error).splitlines()[0]
-            raise BadConfig(
-                "model",
-                self.spec.factory or self.spec.name,
-                f"fails on rows of shape {tuple(x.shape[1:])} ({seen})",
-            ) from None
-        if out.shape != (len(x), self.spec.outputs):
-            raise BadConfig(
-                "model",
-                self.spec.factory or self.spec.name,
-                f"must return shape ({len(x)}, {self.spec.outputs}), returns {tuple(out.shape)}",
-            )
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise refuse_rows(self.spec, tuple(x.shape[1:]), error) from None
+        refuse_outputs(self.spec, len(x), tuple(out.shape))
         result: torch.Tensor = out
         return result
 
@@ -261,23 +251,11 @@ def _chunks(x: Rows) -> list[torch.Tensor]:
 
 def _from_factory(spec: ModelSpec) -> torch.nn.Module:
     """The module that ``package.module:callable`` makes from (input_shape, outputs)."""
-    path = spec.factory or ""
-    place, colon, name = path.partition(":")
-    if not colon:
-        raise BadConfig("model.factory", path, "must be package.module:callable")
-    try:
-        factory: Any = getattr(import_module(place), name)
-    except (ImportError, AttributeError) as error:
-        raise BadConfig("model.factory", path, f"cannot be imported ({error})") from None
-    module = factory(spec.input_shape, spec.outputs)
-    if not isinstance(module, torch.nn.Module):
-        raise BadConfig(
-            "model.factory", path, f"must return a torch.nn.Module, returned {type(module).__name__}"
-        )
+    module = made_by(spec, torch.nn.Module, "a torch.nn.Module")  # type: ignore[type-abstract, unused-ignore]
     if any(True for _ in module.buffers()):
         raise BadConfig(
             "model.factory",
-            path,
+            spec.factory,
             "holds buffers (such as batch norm's), which averaging would lose; use group norm",
         )
     return module

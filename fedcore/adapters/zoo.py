@@ -29,6 +29,7 @@ from fedcore.errors import BadConfig, UnknownName
 
 DENSE = ("linear", "logistic", "mlp")
 RECURRENT = ("gru", "lstm")
+_EVERY = ("numpy", "torch", "sklearn", "tensorflow", "mlx")
 
 
 @dataclass(frozen=True)
@@ -166,14 +167,12 @@ _SHAPES = "as (height, width), (channels, height, width) or (height, width, chan
 _TEXT = "lines of token numbers, such as those of data.name shakespeare"
 
 ZOO: dict[str, Entry] = {
-    "linear": Entry(
-        "one dense layer that starts at zero", _linear, ("numpy", "torch"), _ANY, lambda spec: True, (784,)
-    ),
-    "logistic": Entry("one dense layer", _logistic, ("numpy", "torch"), _ANY, lambda spec: True, (784,)),
+    "linear": Entry("one dense layer that starts at zero", _linear, _EVERY, _ANY, lambda spec: True, (784,)),
+    "logistic": Entry("one dense layer", _logistic, _EVERY, _ANY, lambda spec: True, (784,)),
     "mlp": Entry(
         "dense layers of model.hidden widths with ReLU",
         _mlp,
-        ("numpy", "torch"),
+        _EVERY,
         _ANY,
         lambda spec: True,
         (784,),

@@ -71,9 +71,9 @@ class ChecksConfig:
 
 @dataclass(frozen=True, config=CLOSED)
 class ModelConfig:
-    """A built-in model, or a torch module's factory by import path ``package.module:callable``."""
+    """A built-in model, or the framework's own by a factory's import path ``package.module:callable``."""
 
-    framework: Literal["torch", "numpy"] = "torch"
+    framework: Literal["torch", "numpy", "sklearn", "tensorflow", "mlx"] = "torch"
     name: str = "mlp"
     hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = (64, 32)
     factory: str | None = None

@@ -10,22 +10,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedcore.adapters.model import ModelSpec
+from fedcore.adapters.model import FRAMEWORKS, ModelSpec
 from fedcore.adapters.numpy import NumpyModel
 from fedcore.adapters.trained import TrainedModel
 from fedcore.adapters.zoo import DENSE
-from fedcore.errors import MissingExtra, UnknownName
+from fedcore.errors import BadConfig, MissingExtra, UnknownName
 from fedcore.types import Vector
 
-FRAMEWORKS = ("numpy", "torch")
 OPSET = 20
 
 
 def onnx_bytes(trained: TrainedModel) -> bytes:
-    """The ONNX model of `trained`. Raises `MissingExtra` without onnx, `UnknownName` for another framework."""
+    """The ONNX model of `trained`. Raises `MissingExtra` without onnx, `BadConfig` for what only torch exports."""
     spec = trained.spec
     if spec.framework not in FRAMEWORKS:
         raise UnknownName("framework for export", spec.framework, FRAMEWORKS)
+    if spec.factory and spec.framework != "torch":
+        raise BadConfig(
+            "model.factory",
+            spec.factory,
+            f"a model of {spec.framework} by import path cannot be exported, use torch",
+        )
     try:
         dense = not spec.factory and spec.name in DENSE
         proto = _dense_graph(spec, trained.vector) if dense else _torch_graph(trained)

@@ -24,6 +24,12 @@ from fedcore.data.features import Columns, Features
 from fedcore.tracking.points import points
 from fedcore.types import RoundRecord
 
+PACKAGES = {
+    "torch": ("torch",),
+    "sklearn": ("scikit-learn",),
+    "tensorflow": ("tensorflow-cpu", "keras"),
+    "mlx": ("mlx",),
+}
 TRAINED = "data/trained"  # the TrainedModel folder inside a logged model
 
 
@@ -93,10 +99,8 @@ def example(features: Features) -> Columns:
 def requirements(trained: TrainedModel) -> list[str]:
     """What loading the model needs, with versions, without a build's local suffix."""
     needed = [f"fedcore-mlops=={fedcore.__version__}", f"numpy=={np.__version__}"]
-    if trained.spec.framework == "torch":
-        import torch
-
-        needed.append(f"torch=={torch.__version__.partition('+')[0]}")
+    for package in PACKAGES.get(trained.spec.framework, ()):
+        needed.append(f"{package}=={version(package).partition('+')[0]}")
     return needed
 
 
