@@ -154,15 +154,19 @@ def simulate(
     sites: Path | None = None,
     checks: Path | None = None,
     progress: Callable[[RoundRecord], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Result:
     """Train all rounds in this process, from wherever the run is; the result of the whole run.
 
     A privacy budget that is spent, or no gain for ``evaluate.patience``, ends the training with the last
-    good model. `progress` sees the record of each round, those of an earlier execution too. Raises
-    `Diverged` once the last good model is written.
+    good model. `progress` sees the record of each round, those of an earlier execution too; `announce` is
+    told before the first how many rounds the budget affords, where there is one. Raises `Diverged` once
+    the last good model is written.
     """
     name = open_run(config, workdir, name, sites, checks).name
     with held(workdir, name) as opened:
+        if announce and opened.plan.charge:
+            announce(opened.affordable.words)
         report = open_report(opened)
         try:
             for record in train(opened, report):

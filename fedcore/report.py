@@ -68,7 +68,7 @@ def open_report(opened: Session) -> Report:
     if opened.notes.get("mlflow_run") != run.run_id:
         run.describe(
             plan_facts(opened),
-            statement(opened.config, len(opened.plan.clients), None),
+            guarantee(opened, None),
             opened.notes["checks"],
         )
         opened.store.note(opened.name, mlflow_run=run.run_id)
@@ -83,8 +83,8 @@ def finish_report(opened: Session, report: Report) -> None:
     lines = "".join(f"{record.canonical()}\n" for record in records)
     write_whole(folder / "records.jsonl", lines.encode())
     write_whole(folder / "plan.json", f"{canonical_json(plan_facts(opened))}\n".encode())
-    guarantee = statement(opened.config, len(opened.plan.clients), records[-1].epsilon if records else None)
-    write_whole(folder / "guarantee.txt", f"{guarantee}\n".encode())
+    words = guarantee(opened, records[-1].epsilon if records else None)
+    write_whole(folder / "guarantee.txt", f"{words}\n".encode())
     if not records:
         return
     told = [disclosed(record) for record in records]
@@ -92,7 +92,7 @@ def finish_report(opened: Session, report: Report) -> None:
     if report.mlflow:
         from fedcore.tracking.points import last_kept
 
-        report.mlflow.describe(plan_facts(opened), guarantee, opened.notes["checks"])
+        report.mlflow.describe(plan_facts(opened), words, opened.notes["checks"])
         report.mlflow.log_records(told)
         report.mlflow.log_model(trained, opened.best(records) or last_kept(records) or records[-1])
         report.mlflow.finish()
@@ -147,6 +147,12 @@ def plan_facts(opened: Session) -> Mapping[str, Json]:
         "left_out": body["left_out"],
         "parameters": opened.state(0).model.size,
     }
+
+
+def guarantee(opened: Session, epsilon: float | None) -> str:
+    """The run's guarantee in words, once ε of its population's account is `epsilon`."""
+    afforded = opened.affordable if opened.plan.charge else None
+    return statement(opened.config, len(opened.plan.clients), epsilon, afforded)
 
 
 def _replace_model(trained: TrainedModel, folder: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from fedcore.adapters.model import build_model, model_spec
@@ -17,6 +18,7 @@ from fedcore.errors import BadInput, CorruptState, Diverged
 from fedcore.history import History
 from fedcore.ledger import PrivacyLedger, ledger_of
 from fedcore.plan import build_plan
+from fedcore.privacy.planning import Affordable, affordable
 from fedcore.rng import generator
 from fedcore.round import (
     CONTROL,
@@ -130,6 +132,13 @@ class Session:
         ):
             return f"privacy budget spent: one more round would exceed ε = {self.ledger.limit:g}"
         return None
+
+    @cached_property
+    def affordable(self) -> Affordable:
+        """How many of the rounds `privacy.epsilon` pays for, were nobody else to spend it. A private run's alone."""
+        charge, config = self.plan.charge, self.config
+        assert charge is not None, "only private rounds cost anything"
+        return affordable(charge.event, config.run.rounds, charge.delta, config.privacy.epsilon)
 
     def trained(self) -> TrainedModel:
         """The model after the last complete round."""

@@ -65,7 +65,7 @@ def simulate(
     config = load_config(params, preset=preset, overrides=override or ())
     name = run or config.run.name or preset or "run"
     with ShownRounds(config, Console(stderr=True)) as show:
-        result = train(config, workdir, name, sites, progress=show)
+        result = train(config, workdir, name, sites, progress=show, announce=show.say)
     facts = {**asdict(result), "model_dir": str(result.model_dir)}
     print_result(facts, workdir, config.privacy.unit)
     if as_json:
@@ -152,6 +152,10 @@ class ShownRounds:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+    def say(self, words: str) -> None:
+        """Show a sentence, begun in small letters, on a line of its own."""
+        self._console.print(f"{words[0].upper()}{words[1:]}.", markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, record: RoundRecord) -> None:
         """Show a round that is done."""

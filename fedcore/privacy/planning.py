@@ -5,8 +5,10 @@ the same numbers hold with records for clients and steps for rounds.
 """
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from fedcore.errors import BadInput, PlanRefused
@@ -37,12 +39,33 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Affordable:
+    """How many of a run's rounds a budget pays for, and what the arithmetic is.
+
+    `costs` are ε after a number of rounds: after the first, the last one affordable, the one after it, and all.
+    """
+
+    rounds: int
+    of: int
+    limit: float
+    costs: Mapping[int, float]
+
+    @property
+    def words(self) -> str:
+        """The number and its arithmetic in a sentence without its end."""
+        told = ", ".join(f"{n} cost ε = {cost:.4g}" for n, cost in sorted(self.costs.items()))
+        all_of = "all of " if self.rounds == self.of else f"{self.rounds} of "
+        return f"a budget of ε = {self.limit:g} affords {all_of}{self.of} rounds on an account of its own ({told})"
+
+
+@dataclass(frozen=True)
 class Answer:
     """The noise multiplier, what it costs, ε after a number of rounds, and noise against signal.
 
     `noise_ratio` is the expected length of the noise on the mean over the clip, None where clients
     or dimension are unknown; `least_clients` the population from which on it is at most
-    `REASONABLE`, at the same rate and noise, None where the dimension is unknown.
+    `REASONABLE`, at the same rate and noise, None where the dimension is unknown; `affordable` how many rounds
+    the budget pays for, None where none was named.
     """
 
     noise_multiplier: float
@@ -50,13 +73,19 @@ class Answer:
     curve: tuple[tuple[int, float], ...]
     noise_ratio: float | None
     least_clients: int | None
+    affordable: Affordable | None = None
 
 
 def answer(
-    question: Question, *, epsilon: float | None = None, noise_multiplier: float | None = None
+    question: Question,
+    *,
+    epsilon: float | None = None,
+    noise_multiplier: float | None = None,
+    budget: float | None = None,
 ) -> Answer:
     """What `question` costs at `noise_multiplier`, or the noise with which it keeps `epsilon`: one of the two.
 
+    `budget` is the ε that the rounds are paid from, where it is not `epsilon`.
     Raises `BadInput` for numbers that make no sense, each with the reason.
     """
     if (epsilon is None) == (noise_multiplier is None):
@@ -71,6 +100,7 @@ def answer(
             f"noise multiplier must be above 0, got {noise_multiplier:g}: without noise nothing is private"
         )
     release = event(noise_multiplier)
+    within = budget if epsilon is None else epsilon
     rate, known = _rate(question), question.clients is not None and question.dimension is not None
     return Answer(
         noise_multiplier,
@@ -80,7 +110,28 @@ def answer(
         if known
         else None,
         least_clients(rate, noise_multiplier, question.dimension, REASONABLE) if question.dimension else None,
+        None
+        if within is None
+        else affordable(lambda number: release, question.rounds, question.delta, within),
     )
+
+
+def affordable(event: Callable[[int], Event], rounds: int, delta: float, limit: float) -> Affordable:
+    """How many of `rounds` rounds, the n-th of which releases ``event(n)``, stay within ε `limit` at `delta`."""
+    releases = [event(number) for number in range(rounds)]
+
+    @cache
+    def cost(count: int) -> float:
+        return Account(Counter(releases[:count])).epsilon(delta) if count else 0.0
+
+    low, high = 0, rounds + 1  # the first `low` are affordable, `high` are not
+    if cost(rounds) <= limit:
+        low = rounds
+    while high - low > 1 and low < rounds:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(middle) <= limit else (low, middle)
+    wanted = {1, low, min(low + 1, rounds), rounds} - {0}
+    return Affordable(low, rounds, limit, {count: cost(count) for count in sorted(wanted)})
 
 
 def noise_ratio(clients: int, rate: float, noise_multiplier: float, dimension: int) -> float:

@@ -4,6 +4,7 @@ The first sentence says it in one line; `fedcore compare` shows that one, promot
 """
 
 from fedcore.config import Config, PrivacyConfig
+from fedcore.privacy.planning import Affordable
 
 _NAMES = {
     "gaussian": "Gaussian noise",
@@ -16,10 +17,11 @@ _NAMES = {
 _CORRELATED = ("tree", "banded")
 
 
-def statement(config: Config, clients: int, epsilon: float | None) -> str:
+def statement(config: Config, clients: int, epsilon: float | None, afforded: Affordable | None = None) -> str:
     """A paragraph for people, logged with the run and shown before promotion.
 
-    `epsilon` is what was spent so far, None before the first round.
+    `epsilon` is what was spent so far, None before the first round; `afforded` how many of the rounds the budget pays
+    for, None where nobody asked.
     """
     privacy = config.privacy
     if privacy.mode == "none":
@@ -32,6 +34,7 @@ def statement(config: Config, clients: int, epsilon: float | None) -> str:
         f"{_unit(privacy).capitalize()}-level differential privacy: {spent} at δ = {privacy.delta:g}, "
         f"{_NAMES[privacy.mechanism]} ({privacy.mode}).",
         f"Budget ε = {privacy.epsilon:g}, shared by all runs on the same population and data; {clients} clients.",
+        *([f"Of the rounds planned, {afforded.words}."] if afforded else []),
         f"Relation: {_relation(config)}.",
         _mechanism(privacy),
         f"Sampling: {_sampling(config)}.",

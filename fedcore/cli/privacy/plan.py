@@ -76,7 +76,9 @@ def plan(
     )
     if clip is not None and not 0 < clip < math.inf:
         raise BadInput(f"clip must be above 0, got {clip:g}: updates longer than it are scaled down to it")
-    found = answer(question, epsilon=epsilon, noise_multiplier=noise_multiplier)
+    found = answer(
+        question, epsilon=epsilon, noise_multiplier=noise_multiplier, budget=config.privacy.epsilon
+    )
     if question.clients is not None:
         rate = 1.0 if question.sampling == "none" else question.rate
         refuse_hopeless(
@@ -123,6 +125,8 @@ def _facts(question: Question, found: Answer, clip: float) -> dict[str, Json]:
         "noise_on_mean": on_mean,
         "noise_ratio": found.noise_ratio,
         "least_clients": found.least_clients,
+        "budget": found.affordable.limit if found.affordable else None,
+        "affordable_rounds": found.affordable.rounds if found.affordable else None,
         "curve": [list(point) for point in found.curve],
         "statement": _statement(question, found),
     }
@@ -140,7 +144,21 @@ def _statement(question: Question, found: Answer) -> str:
         f"ε = {found.spent.epsilon:.4g} at δ = {question.delta:g} after {question.rounds} rounds ({relation}; {proven}), "
         f"if {drawn}, every update is clipped with equal weights, Gaussian noise of {found.noise_multiplier:.4g} clips is "
         "added to the sum, and the sum is divided by the expected cohort. The server is trusted."
+        f"{_afforded(found)}"
     )
+
+
+def _afforded(found: Answer) -> str:
+    """How many rounds the budget pays for, as one more sentence; none where it pays for all."""
+    within = found.affordable
+    if within is None or within.rounds == within.of:
+        return ""
+    end = (
+        "training would not begin"
+        if within.rounds == 0
+        else f"training would end after round {within.rounds}"
+    )
+    return f" But {within.words}: {end}; add noise, plan fewer rounds, or raise privacy.epsilon."
 
 
 def _table(question: Question, found: Answer, facts: dict[str, Json]) -> Table:
@@ -152,6 +170,9 @@ def _table(question: Question, found: Answer, facts: dict[str, Json]) -> Table:
         table.add_row(f"ε by {name}", "not provable" if spent is None else f"{spent:.4f}")
     table.add_row("δ", f"{question.delta:g}")
     table.add_row("rounds", f"{question.rounds}")
+    if found.affordable:
+        within = found.affordable
+        table.add_row("budget", f"ε = {within.limit:g} affords {within.rounds} of {within.of} rounds")
     table.add_row("sampling", f"{question.sampling}, rate {facts['sampling_rate']:g}")
     table.add_row("clients", "unknown" if question.clients is None else f"{question.clients:,}")
     if facts["noise_on_mean"] is not None:
