@@ -16,7 +16,7 @@ from fedcore.data.federated import SiteData, load_site, train_statistics
 from fedcore.data.schema import Schema
 from fedcore.errors import AnsweredBefore, BadInput, Diverged, FedcoreError
 from fedcore.local.dp_sgd import dp_sgd
-from fedcore.local.kept import keep, kept_before
+from fedcore.local.kept import answered, keep, kept_before, note_answered
 from fedcore.local.metrics import measure
 from fedcore.local.personal import PERSONAL, measured
 from fedcore.local.sgd import algorithm, training
@@ -138,17 +138,22 @@ class Client:
         """What a simulation draws this release's noise with, None for the system's source.
 
         The noise of one release is drawn once: a second view of it would let the server average the
-        noise away. Raises `AnsweredBefore` for a round of the run that was answered before, and so for any
-        earlier one.
+        noise away. That it is, is kept before it is: a client that is killed in between does not answer that
+        round any more. Raises `AnsweredBefore` for a round of the run that was answered before, and so for any
+        earlier one, whichever process answered it, if the client has a folder of its own.
         """
         if self._config.privacy.noise == "seeded":
             return generator(self._config.seed, "noise", task.run, task.round, self.name)
+        if self.kept is not None:
+            self._answered = answered(self.kept)
         if self._answered.get(task.run, -1) >= task.round:
             raise AnsweredBefore(
                 f"client {self.name} answered round {task.round} of run {task.run} before; a second answer would "
                 "show its update under other noise, so ask it in the next round"
             )
         self._answered[task.run] = task.round
+        if self.kept is not None:
+            note_answered(self.kept, self._answered)
         return None
 
     def _evaluate(self, task: Task) -> Reply:

@@ -1,9 +1,12 @@
 """What a client keeps for itself: one file a round it took part in, in a folder that nobody else reads.
 
 A round that was killed and is done again starts from the newest file older than the round, so it
-ends in the same bytes. Two versions are kept, for no more is ever asked for.
+ends in the same bytes. Two versions are kept, for no more is ever asked for. Beside them stands which
+rounds it answered under noise of its own: no second answer may follow, not even from another process.
 """
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,9 @@ from safetensors.numpy import load, save
 
 from fedcore.blobs import sweep, write_whole
 from fedcore.errors import CorruptState, StorageError
-from fedcore.types import Arrays
+from fedcore.types import Arrays, canonical_json
 
+ANSWERED = "answered.json"
 _VERSIONS = 2
 
 
@@ -46,6 +50,30 @@ def keep(folder: Path, round_number: int, arrays: Arrays) -> None:
         needed = [number for number in versions if number <= round_number][-_VERSIONS:]
         for number in versions.keys() - needed:
             versions[number].unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {folder}: {error.strerror}; free space or choose another --workdir"
+        ) from None
+
+
+def answered(folder: Path) -> dict[str, int]:
+    """By run, the last round in which the client released an update under noise of its own. Raises `CorruptState`."""
+    file = folder / ANSWERED
+    try:
+        if not file.exists():
+            return {}
+        return {str(run): int(number) for run, number in json.loads(file.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CorruptState(
+            f"{file} cannot be read ({error}), so nobody knows which rounds the client answered; restore it from a copy"
+        ) from None
+
+
+def note_answered(folder: Path, rounds: Mapping[str, int]) -> None:
+    """Keep what `answered` returns, whole and on the disk before this returns. Raises `StorageError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / ANSWERED, canonical_json(dict(rounds)).encode(), mode=0o600)
     except OSError as error:
         raise StorageError(
             f"cannot write to {folder}: {error.strerror}; free space or choose another --workdir"
