@@ -6,10 +6,10 @@ thing that depends on what a device did before, its battery, is handed in.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
+from math import inf, pi, sqrt
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -56,6 +56,12 @@ class Devices:
         """The devices that ``config.time`` describes. Raises `BadConfig` for windows that are none."""
         if config.time.availability:
             _refuse_windows(config.time.availability)
+        if config.time.jitter_law != "lognormal" and config.time.jitter > 1:
+            raise BadConfig(
+                "time.jitter",
+                config.time.jitter,
+                f"must be at most 1 where time.jitter_law is {config.time.jitter_law}",
+            )
         names = [kind.name for kind in config.time.classes]
         if len(set(names)) < len(names):
             raise BadConfig("time.classes", names, "every class needs a name of its own")
@@ -91,7 +97,7 @@ class Devices:
         train = kind.delay_s + kind.seconds_per_row * rows
         if self.time.jitter:
             rng = generator(self.seed, "jitter", number, client)
-            train *= float(np.exp(self.time.jitter * rng.standard_normal()))
+            train *= _JITTERS[self.time.jitter_law](self.time.jitter, rng)
         return Work(
             kind.latency_s + _transfer(down_bytes, kind.down_mbps),
             train,
@@ -168,6 +174,25 @@ class Devices:
             wait = np.where(inside < end, np.maximum(begin - inside, 0.0), wait)
         opened: Floats = ready + wait
         return opened
+
+
+def _lognormal(deviation: float, rng: np.random.Generator) -> float:
+    return float(np.exp(deviation * rng.standard_normal()))
+
+
+def _exponential(part: float, rng: np.random.Generator) -> float:
+    return 1 + part * (float(rng.standard_exponential()) - 1)
+
+
+def _half_normal(part: float, rng: np.random.Generator) -> float:
+    return 1 + part * (sqrt(pi / 2) * abs(float(rng.standard_normal())) - 1)
+
+
+_JITTERS: Mapping[str, Callable[[float, np.random.Generator], float]] = {
+    "lognormal": _lognormal,
+    "exponential": _exponential,
+    "half_normal": _half_normal,
+}
 
 
 def _transfer(size: int, mbps: float | None) -> float:

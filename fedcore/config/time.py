@@ -58,9 +58,10 @@ class BatteryConfig:
 class TimeConfig:
     """``real``: rounds take the time they take. ``virtual``: it is computed from the devices.
 
-    `dropout` is the chance that a device is lost in a round, `jitter` the deviation of the logarithm of
-    its training time. `row_kb` is the memory that one row takes while it is trained on (10³ bytes);
-    None: taken from the layers of a built-in model.
+    `dropout` is the chance that a device is lost in a round. `jitter` is the deviation of the logarithm
+    of its training time (`jitter_law` ``lognormal``), or the part of that time, up to 1, that is drawn
+    with the same mean from an ``exponential`` or ``half_normal`` law. `row_kb` is the memory that one row
+    takes while it is trained on (10³ bytes); None: taken from the layers of a built-in model.
     """
 
     mode: Literal["real", "virtual"] = "real"
@@ -69,4 +70,5 @@ class TimeConfig:
     battery: BatteryConfig | None = None
     dropout: Share = 0.0
     jitter: Annotated[float, Field(ge=0)] = 0.0
+    jitter_law: Literal["lognormal", "exponential", "half_normal"] = "lognormal"
     row_kb: Positive | None = None

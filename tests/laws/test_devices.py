@@ -50,6 +50,21 @@ def test_jitter_is_of_the_client_and_the_task_and_has_its_deviation():
     assert abs(logs.std() - 0.5) < 5 * 0.5 / np.sqrt(4000)
 
 
+@pytest.mark.parametrize(
+    ("law", "deviation"), [("exponential", 1.0), ("half_normal", (np.pi / 2 - 1) ** 0.5)]
+)
+def test_a_part_of_the_time_may_be_exponential_or_half_normal_around_the_same_mean(law, deviation):
+    for part in (1.0, 0.5):
+        fleet = devices(1, classes=[{"delay_s": 10.0}], jitter=part, jitter_law=law)
+        taken = np.array([fleet.duration("c00000", number, 1, 0) for number in range(2000)])
+        assert taken.min() >= 10 * (1 - part)
+        # 5 standard errors: a right clock is refused with a chance below 1e-6
+        assert abs(taken.mean() - 10) < 5 * 10 * part * deviation / np.sqrt(2000)
+        assert taken.std() == pytest.approx(10 * part * deviation, rel=0.15)
+    with pytest.raises(BadConfig, match="time.jitter"):
+        devices(1, jitter=1.5, jitter_law=law)
+
+
 @given(st.floats(0, 1e5), st.integers(0, 99), st.sampled_from(["random", "none"]))
 @settings(deadline=None, max_examples=60)
 def test_a_device_starts_within_a_window_and_never_before_it_is_asked(now, seed, phase):
