@@ -1,10 +1,11 @@
 """Models in MLX: the built-in dense networks, or any ``mlx.nn.Module`` by import path. On the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-import mlx.core as mx
+import mlx.core
 import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
@@ -17,6 +18,7 @@ from fedcore.adapters.model import ModelSpec, Training
 from fedcore.errors import BadConfig
 from fedcore.types import Floats, Layout, Vector
 
+mx: Any = mlx.core  # its stubs do not say what its functions take and return
 Rows = NDArray[np.float32]
 _CHUNK = 32  # rows whose gradients are held at once
 
@@ -104,12 +106,12 @@ class MlxModel:
 
     @cached_property
     def _slopes(self) -> Any:
-        def alone(vector: mx.array, x: mx.array, y: mx.array) -> mx.array:
+        def alone(vector: Any, x: Any, y: Any) -> Any:
             return self._loss(vector, x[None], y[None])
 
         return mx.vmap(mx.grad(alone), in_axes=(None, 0, 0))
 
-    def _outputs(self, vector: mx.array, x: mx.array, training: bool) -> mx.array:
+    def _outputs(self, vector: Any, x: Any, training: bool) -> Any:
         """Logits or values (n, outputs)."""
         parts, start = [], 0
         for shape in self.layout.shapes:
@@ -127,7 +129,7 @@ class MlxModel:
         refuse_outputs(self.spec, len(x), tuple(out.shape))
         return out
 
-    def _loss(self, vector: mx.array, x: mx.array, y: mx.array) -> mx.array:
+    def _loss(self, vector: Any, x: Any, y: Any) -> Any:
         out = self._outputs(vector, x, True)
         if self.spec.task == "regression":
             center, scale = self.spec.target
@@ -139,7 +141,7 @@ class MlxModel:
         return mx.mean(mx.logsumexp(out, axis=1) - chosen)
 
 
-def _dense(parts: list[mx.array], x: mx.array) -> mx.array:
+def _dense(parts: list[Any], x: Any) -> Any:
     out = x.reshape(x.shape[0], -1)
     for i in range(0, len(parts), 2):
         out = out @ parts[i].T + parts[i + 1]
@@ -147,19 +149,16 @@ def _dense(parts: list[mx.array], x: mx.array) -> mx.array:
     return out
 
 
-def _parameters(module: nn.Module) -> list[tuple[str, mx.array]]:
+def _parameters(module: nn.Module) -> list[tuple[str, Any]]:
     return list(tree_flatten(module.trainable_parameters()))
 
 
-class _drawing:  # noqa: N801  reads as a verb: with _drawing(seed)
-    """MLX's generator at `seed` for a while; afterwards it is where it was."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._before = [mx.array(part) for part in mx.random.state]
-        mx.random.seed(self._seed)
-
-    def __exit__(self, *_: object) -> None:
-        mx.random.state[:] = self._before
+@contextmanager
+def _drawing(seed: int) -> Iterator[None]:
+    """MLX's generator at `seed` for a while; afterwards it is where it was: its state is the halves of a seed."""
+    high, low = (int(half) for half in mx.random.state[0])
+    mx.random.seed(seed)
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)

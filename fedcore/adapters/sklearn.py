@@ -103,7 +103,9 @@ class SklearnModel:
         nothing = np.zeros((len(classes), shapes[0][1]))
         if self.spec.task == "regression":
             return MLPRegressor(**settings, batch_size=len(classes)).partial_fit(nothing, classes * 1.0)
-        return MLPClassifier(**settings, batch_size=len(classes)).partial_fit(nothing, classes, classes)
+        return MLPClassifier(**settings, batch_size=len(classes)).partial_fit(
+            nothing, classes, classes=classes
+        )
 
     def _hold(self, estimator: Any, vector: Vector) -> Any:
         parts = [part.astype(np.float64) for part in self.layout.split(vector).values()]

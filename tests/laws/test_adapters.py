@@ -48,7 +48,7 @@ def test_the_gradient_is_the_slope_of_the_loss(framework, outputs, task):
 
 
 def test_most_frameworks_are_tried():
-    assert len(FRAMEWORKS) >= 4
+    assert len(FRAMEWORKS) >= 3
 
 
 @pytest.mark.parametrize("other", OTHERS)
