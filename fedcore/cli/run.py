@@ -59,6 +59,8 @@ def simulate(
         fedcore simulate --preset digits-private --run dp -S privacy.noise_multiplier=2
 
         fedcore simulate --run mine -S data.name=own -S data.path=clients/ --json
+
+        fedcore simulate --preset digits -S time.mode=virtual -S asynchrony.mode=fedbuff -S local.algorithm=sgd
     """
     from fedcore.coordinator import simulate as train
 
@@ -174,5 +176,6 @@ def _words(record: RoundRecord) -> str:
         if name in record.metrics
     ]
     parts += [f"ε {record.epsilon:.3f}"] if record.epsilon is not None else []
+    parts += [f"staleness {record.asynchrony['staleness_mean']:.1f}"] if record.asynchrony else []
     parts += [f"{len(record.dropped)} dropped"] if record.dropped else []
     return "  ".join([*parts, f"{len(record.replied)} clients"])
