@@ -17,11 +17,15 @@ from fedcore.config.time import TimeConfig
 
 @dataclass(frozen=True, config=CLOSED)
 class RunConfig:
-    """How long, under which name, with how many worker processes (0: in this one)."""
+    """How long, under which name, with how many worker processes (0: in this one).
+
+    A process keeps encoded rows in memory between rounds while they fit into `memory_mb`.
+    """
 
     name: Name | None = None
     rounds: Annotated[int, Field(ge=1)] = 10
     workers: Annotated[int, Field(ge=0, le=64)] = 0
+    memory_mb: Annotated[int, Field(ge=1)] = 1024
 
 
 @dataclass(frozen=True, config=CLOSED)

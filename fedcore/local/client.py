@@ -4,48 +4,42 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from fedcore.adapters.model import Model, Training, build_model, model_spec
+from fedcore.adapters.model import Model, Training
 from fedcore.config import Config
-from fedcore.data.features import Features
-from fedcore.data.federated import SiteData, load_site, train_statistics
-from fedcore.data.schema import Schema
+from fedcore.data.federated import SiteData, train_statistics
 from fedcore.errors import AnsweredBefore, BadInput, Diverged, FedcoreError
 from fedcore.local.dp_sgd import dp_sgd
 from fedcore.local.kept import answered, keep, kept_before, note_answered
 from fedcore.local.metrics import measure
 from fedcore.local.personal import PERSONAL, measured
+from fedcore.local.place import Place
 from fedcore.local.sgd import algorithm, training
 from fedcore.local.work import Work
 from fedcore.privacy.leaves import error_sent, facts_sent
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm
-from fedcore.types import Json, Reply, Task, Vector, canonical_json
+from fedcore.types import Json, Reply, Task, Vector
 
 
 class Client:
     """One site of a federation: its folder of shards, and what it did with them.
 
     `keep` is where a fleet lets its clients keep what never leaves them; this one's part of it is
-    the folder `kept`, None where the fleet keeps nothing. Encoded rows are kept between rounds, once
-    per feature encoding.
+    the folder `kept`, None where the fleet keeps nothing. `place` is what it shares with the other
+    clients of its process, None for a client that has a process to itself.
     """
 
-    def __init__(self, name: str, sites: Path, config: Config, keep: Path | None = None) -> None:
+    def __init__(
+        self, name: str, sites: Path, config: Config, keep: Path | None = None, place: Place | None = None
+    ) -> None:
         self.name, self._config = name, config
         self.kept = None if keep is None else keep / name
-        self._folder, self._sites = sites / name, sites
-        self._encoded: tuple[str, SiteData, Model] | None = None
-        self._answered: dict[str, int] = {}  # run -> last round it released a noised update in
-
-    @cached_property
-    def _schema(self) -> Schema:
-        return Schema.load(self._sites)
+        self._folder, self._place = sites / name, place or Place(sites, config)
 
     def answer(self, task: Task) -> Reply:
         """The reply to `task`; what the site's data or settings make impossible is an error in the reply."""
@@ -68,12 +62,12 @@ class Client:
     def _describe(self, task: Task) -> Reply:
         data = self._config.data
         statistics = train_statistics(
-            self._folder, self._schema, self._config.seed, self.name, data.test_fraction
+            self._folder, self._place.schema, self._config.seed, self.name, data.test_fraction
         )
         return Reply(self.name, {"statistics": json.loads(statistics.to_json()), "rows": statistics.rows})
 
     def _train(self, task: Task) -> Reply:
-        data, model = self._ready(task.features)
+        data, model = self._place.ready(self.name, task.features)
         assert task.model is not None, "a train task carries a model"
         local = self._config.local
         settings = training(
@@ -144,23 +138,24 @@ class Client:
         """
         if self._config.privacy.noise == "seeded":
             return generator(self._config.seed, "noise", task.run, task.round, self.name)
+        released = self._place.answered.setdefault(self.name, {})
         if self.kept is not None:
-            self._answered = answered(self.kept)
-        if self._answered.get(task.run, -1) >= task.round:
+            released |= answered(self.kept)
+        if released.get(task.run, -1) >= task.round:
             raise AnsweredBefore(
                 f"client {self.name} answered round {task.round} of run {task.run} before; a second answer would "
                 "show its update under other noise, so ask it in the next round"
             )
-        self._answered[task.run] = task.round
+        released[task.run] = task.round
         if self.kept is not None:
-            note_answered(self.kept, self._answered)
+            note_answered(self.kept, released)
         return None
 
     def _evaluate(self, task: Task) -> Reply:
         privacy = self._config.privacy
         if privacy.mode != "none" and privacy.evaluation == "off":
             raise BadInput(f"{self.name} does not evaluate for others (privacy.evaluation: off)")
-        data, model = self._ready(task.features)
+        data, model = self._place.ready(self.name, task.features)
         assert task.model is not None, "an evaluate task carries a model"
         if not len(data.y_test):
             return Reply(self.name, {"rows": 0})
@@ -172,14 +167,4 @@ class Client:
         return Reply(self.name, facts)
 
     def _measured(self, model: Model, vector: Vector, data: SiteData) -> dict[str, Json]:
-        return measure(model.scores(vector, data.x_test), data.y_test, self._schema.task)
-
-    def _ready(self, features: Json) -> tuple[SiteData, Model]:
-        """The site's rows encoded with `features`, and the model that fits them."""
-        text = canonical_json(features)
-        if self._encoded is None or self._encoded[0] != text:
-            shared, config = Features.from_json(text), self._config
-            fraction = config.data.test_fraction
-            data = load_site(self._folder, self._schema, shared, config.seed, self.name, fraction)
-            self._encoded = (text, data, build_model(model_spec(config.model, self._schema, shared)))
-        return self._encoded[1], self._encoded[2]
+        return measure(model.scores(vector, data.x_test), data.y_test, self._place.schema.task)
