@@ -1,6 +1,7 @@
 """``fedcore simulate`` and ``fedcore doctor``: train in this process; see what is installed."""
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +46,14 @@ def simulate(
         Path | None,
         typer.Option("--sites", help="Folder with one folder a site; default: made from the data section."),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="serial, workers or ray: where clients train, to the same bytes."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, max=64, help="Processes of workers or ray; 0: one a core."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train federatedly in this process: data, checks, all rounds, tracking, model.
@@ -56,6 +65,8 @@ def simulate(
 
         fedcore simulate --preset digits
 
+        fedcore simulate --preset digits --engine workers --workers 2
+
         fedcore simulate --preset digits-private --run dp -S privacy.noise_multiplier=2
 
         fedcore simulate --run mine -S data.name=own -S data.path=clients/ --json
@@ -64,7 +75,9 @@ def simulate(
     """
     from fedcore.coordinator import simulate as train
 
-    config = load_config(params, preset=preset, overrides=override or ())
+    chosen = [f"run.engine={engine}"] if engine else []
+    chosen += [f"run.workers={workers}"] if workers is not None else []
+    config = load_config(params, preset=preset, overrides=[*(override or ()), *chosen])
     name = run or config.run.name or preset or "run"
     with ShownRounds(config, Console(stderr=True)) as show:
         result = train(config, workdir, name, sites, progress=show, announce=show.say)
@@ -132,7 +145,7 @@ def _size(count: object) -> str:
 
 
 class ShownRounds:
-    """A bar on a terminal, a line a round elsewhere: rounds, metric, ε, time left."""
+    """A bar on a terminal, a line a round elsewhere: rounds, metric, ε; the bar also rounds a second and time left."""
 
     def __init__(self, config: Config, console: Console) -> None:
         self._bar = Progress(
@@ -140,13 +153,15 @@ class ShownRounds:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
         self._console, self._rounds = console, config.run.rounds
-        self._task = self._bar.add_task("data and checks", total=config.run.rounds)
+        self._task = self._bar.add_task("data and checks", total=config.run.rounds, pace="")
+        self._began: tuple[int, float] | None = None  # first round seen and when
 
     def __enter__(self) -> "ShownRounds":
         self._bar.start()
@@ -161,12 +176,20 @@ class ShownRounds:
 
     def __call__(self, record: RoundRecord) -> None:
         """Show a round that is done."""
-        words = _words(record)
-        self._bar.update(self._task, completed=record.round + 1, description=words)
+        words, pace = _words(record), self._pace(record.round)
+        self._bar.update(self._task, completed=record.round + 1, description=words, pace=pace)
         if not self._console.is_terminal:
             self._console.print(
                 f"round {record.round + 1}/{self._rounds}  {words}", markup=False, highlight=False
             )
+
+    def _pace(self, number: int) -> str:
+        """Rounds a second since the first round that was seen; nothing yet at that one."""
+        if self._began is None:
+            self._began = (number, time.monotonic())
+        first, start = self._began
+        took = time.monotonic() - start
+        return f"{(number - first) / took:.2f} rounds/s" if number > first and took > 0 else ""
 
 
 def _words(record: RoundRecord) -> str:

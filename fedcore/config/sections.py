@@ -17,13 +17,16 @@ from fedcore.config.time import TimeConfig
 
 @dataclass(frozen=True, config=CLOSED)
 class RunConfig:
-    """How long, under which name, with how many worker processes (0: in this one).
+    """How long, under which name, and on what.
 
-    A process keeps encoded rows in memory between rounds while they fit into `memory_mb`.
+    `engine` is where simulated clients train, with the same bytes: ``serial`` in this process, ``workers`` (so
+    many processes, 0: one a core), or ``ray``; None is ``workers`` where some are asked for. A process keeps
+    encoded rows in memory between rounds while they fit into `memory_mb`.
     """
 
     name: Name | None = None
     rounds: Annotated[int, Field(ge=1)] = 10
+    engine: Literal["serial", "workers", "ray"] | None = None
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     memory_mb: Annotated[int, Field(ge=1)] = 1024
 

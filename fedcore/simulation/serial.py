@@ -6,8 +6,7 @@ from pathlib import Path
 from threadpoolctl import ThreadpoolController
 
 from fedcore.config import Config
-from fedcore.local.client import Client
-from fedcore.local.place import Place
+from fedcore.simulation.desk import Desk
 from fedcore.types import Reply, Task
 
 
@@ -18,15 +17,14 @@ class SerialFleet:
         self, sites: Path, clients: tuple[str, ...], config: Config, keep: Path | None = None
     ) -> None:
         self.clients: Sequence[str] = tuple(sorted(clients))
-        self._config, self._keep, self._place = config, keep, Place(sites, config)
+        self._desk = Desk(sites, config, keep)
         self._threads = ThreadpoolController()
 
     def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
         """Replies in the order asked, computed on one thread: the same bytes whatever the machine's cores."""
-        place = self._place
         with self._threads.limit(limits=1):
-            for name in clients:
-                yield Client(name, place.sites, self._config, self._keep, place).answer(task.of(name))
+            for client in clients:
+                yield self._desk.answer(task, client)
 
     def close(self) -> None:
         """Nothing to let go of."""

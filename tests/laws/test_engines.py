@@ -1,0 +1,123 @@
+"""One seam, the same bytes: whatever engine answers, however many processes, and whatever dies meanwhile."""
+
+import json
+import os
+import signal
+from contextlib import closing
+from multiprocessing import active_children
+
+import numpy as np
+import pytest
+
+from fedcore.config import Config
+from fedcore.data.features import SiteStatistics, merge
+from fedcore.data.schema import Schema
+from fedcore.errors import ServiceError
+from fedcore.rng import generator
+from fedcore.simulation import open_fleet
+from fedcore.types import Fleet, Json, Reply, Task, canonical_json
+
+PRIVATE = ("privacy.mode=local", "privacy.noise=seeded", "privacy.delta=0.01", "combine.weights=equal")
+
+
+@pytest.fixture
+def sites(workdir):
+    return workdir / "data/sites"
+
+
+@pytest.fixture
+def names(sites) -> tuple[str, ...]:
+    return tuple(sorted(folder.name for folder in sites.iterdir() if folder.is_dir()))
+
+
+def described(fleet: Fleet, schema: Schema) -> Json:
+    replies = sorted(fleet.ask(Task("describe", "r", -1), fleet.clients), key=lambda reply: reply.client)
+    found = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in replies]
+    return json.loads(merge(found, schema).to_json())
+
+
+def same(reply: Reply) -> tuple[object, ...]:
+    """A reply without the time it took."""
+    facts = {name: value for name, value in reply.facts.items() if name != "seconds"}
+    vector = None if reply.vector is None else reply.vector.tobytes()
+    return reply.client, canonical_json(facts), vector, reply.error, reply.round, reply.model_sha256
+
+
+def model_of(features: Json) -> np.ndarray:
+    size = 64 * 8 + 8 + 8 * 10 + 10  # the small digits model of the settings
+    return generator(1, "start").normal(0, 0.1, size).astype(np.float32)
+
+
+def played(config: Config, sites, names: tuple[str, ...]) -> list[tuple[object, ...]]:
+    """What a fleet answers to all kinds of task, sorted by client."""
+    with closing(open_fleet(config, sites, names)) as fleet:
+        features = described(fleet, Schema.load(sites))
+        model, answers = model_of(features), []
+        drawn = generator(2, "corrections").normal(0, 0.01, (len(names), model.size)).astype(np.float32)
+        tasks = [
+            Task("train", "r", 0, model, features),
+            Task("train", "r", 1, model, features, dict(zip(names, drawn, strict=True))),
+        ]
+        if config.privacy.mode == "none":
+            tasks.append(Task("evaluate", "r", 1, model, features))
+        for task in tasks:
+            replies = sorted(fleet.ask(task, names), key=lambda reply: reply.client)
+            assert [reply.client for reply in replies] == list(names)
+            answers += [same(reply) for reply in replies]
+        assert list(fleet.ask(tasks[0], [])) == []
+        return answers
+
+
+@pytest.mark.parametrize(
+    ("engine", "workers"),
+    [
+        ("workers", 2),
+        pytest.param("workers", 1, marks=pytest.mark.slow),
+        pytest.param("workers", 3, marks=pytest.mark.slow),
+        pytest.param("ray", 2, marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")]),
+    ],
+)
+@pytest.mark.parametrize("mode", [(), pytest.param(PRIVATE, marks=pytest.mark.slow)])
+def test_engines_answer_in_the_bytes_of_one_process(settings, sites, names, engine, workers, mode):
+    serial = played(settings(*mode), sites, names)
+    assert played(settings(*mode, f"run.engine={engine}", f"run.workers={workers}"), sites, names) == serial
+
+
+@pytest.mark.slow
+def test_torch_trains_in_workers_to_the_bytes_of_one_process(settings, sites, names):
+    torch = "model.framework=torch"
+    assert played(settings(torch, "run.workers=2"), sites, names) == played(settings(torch), sites, names)
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_the_clients_of_a_killed_worker_are_redone(settings, sites, names, caplog):
+    serial = played(settings(), sites, names)
+    config = settings("run.workers=1", "local.epochs=1")
+    with closing(open_fleet(config, sites, names)) as fleet:
+        features = described(fleet, Schema.load(sites))
+        task, answers = Task("train", "r", 0, model_of(features), features), []
+        for reply in fleet.ask(task, names):
+            if not answers:
+                for child in active_children():
+                    os.kill(child.pid, signal.SIGKILL)
+            answers.append(same(reply))
+    assert sorted(answers) == serial[: len(names)]
+    assert sum("was killed" in record.message for record in caplog.records) <= 1
+
+
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_workers_that_die_again_and_again_end_the_round_in_a_sentence(settings, sites, names, monkeypatch):
+    from fedcore.simulation import workers
+
+    config = settings("run.workers=1")
+    with closing(open_fleet(config, sites, names)) as fleet:
+        features = described(fleet, Schema.load(sites))
+        monkeypatch.setattr(workers, "_answer", _die)
+        with pytest.raises(ServiceError, match="3 times a worker process was killed"):
+            list(fleet.ask(Task("train", "r", 0, model_of(features), features), names))
+
+
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
