@@ -47,10 +47,8 @@ class Sender:
             value, file = getattr(task, field.name), self._folder / f"{number}-{field.name}.npy"
             if isinstance(value, np.ndarray):
                 arrays[field.name] = write(file, value)
-            elif isinstance(value, Mapping) and field.name != "features":
-                names = tuple(value)
-                stacked = np.stack([value[name] for name in names]) if names else np.zeros((0, 0), np.float32)
-                tables[field.name] = (write(file, stacked), names)
+            elif isinstance(value, Mapping) and any(isinstance(part, np.ndarray) for part in value.values()):
+                tables[field.name] = (write(file, np.stack(list(value.values()))), tuple(value))
             elif field.name != "features":
                 plain[field.name] = value
         updates, path = None, None
@@ -103,7 +101,7 @@ class Receiver:
             given: dict[str, Any] = dict(parcel.plain)
             given |= {name: read(path) for name, path in parcel.arrays.items()}
             for name, (path, names) in parcel.tables.items():
-                given[name] = dict(zip(names, read(path), strict=True)) if names else {}
+                given[name] = dict(zip(names, read(path), strict=True))
             updates = None if parcel.updates is None else read(parcel.updates, shared=True)
             task = Task(**given, features=self._read(parcel.features))
             self._opened = (parcel.number, task, updates)
