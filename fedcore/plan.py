@@ -10,7 +10,7 @@ from fedcore.config import CombineConfig, Config, LocalConfig
 from fedcore.convergence import followed, refuse_unseen
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
-from fedcore.errors import PlanRefused, TooFewClients, UnknownName
+from fedcore.errors import BadConfig, PlanRefused, TooFewClients, UnknownName
 from fedcore.local.control import control
 from fedcore.local.metrics import summarize
 from fedcore.local.personal import HEADS, judged_by, refuse_personal
@@ -149,7 +149,12 @@ def _needed(config: Config, combined: Aggregation, buffer: int | None) -> Callab
 
 
 def _refuse_too_few(config: Config, clients: int, combined: Aggregation) -> None:
-    asked = min(clients, config.cohort.size) if config.cohort.sampling == "uniform" else clients
+    sizes = {"uniform": min(clients, config.cohort.size), "turns": 1}
+    asked = sizes.get(config.cohort.sampling, clients)
+    if config.cohort.sampling == "turns" and config.cohort.min_clients > 1:
+        raise BadConfig(
+            "cohort.min_clients", config.cohort.min_clients, "must be 1 where clients take turns, one a round"
+        )
     if asked < combined.least:
         raise TooFewClients(
             combined.least, asked, f"combine.rule {combined.name} with combine.f {config.combine.f}"

@@ -13,6 +13,7 @@ import numpy as np
 from fedcore.config import CohortConfig, Config
 from fedcore.errors import TooFewClients
 from fedcore.history import History
+from fedcore.rng import generator
 
 
 class Turn(NamedTuple):
@@ -78,6 +79,20 @@ def cyclic(config: Config) -> Selection:
     return Selection(draw, None)
 
 
+def turns(config: Config) -> Selection:
+    """One client a round, everyone in turn and in a new order each time around: cyclic weight transfer.
+
+    The order is drawn from the seed, so who is asked is no secret: no amplification. Chang et al.
+    2018, doi:10.1093/jamia/ocy017.
+    """
+
+    def draw(clients: Sequence[str], rng: np.random.Generator, turn: Turn) -> tuple[str, ...]:
+        around, place = divmod(turn.round, len(clients))
+        return (clients[generator(config.seed, "turns", around).permutation(len(clients))[place]],)
+
+    return Selection(draw, None)
+
+
 def asked(cohort: CohortConfig, clients: int) -> int:
     """How many of so many clients a way to draw cohorts of a size asks: `over_select` times `size`, rounded up."""
     return min(clients, ceil(round(cohort.over_select * cohort.size, 6)))
@@ -94,6 +109,7 @@ SELECTIONS: Mapping[str, Callable[[Config], Selection]] = {
     "uniform": uniform,
     "poisson": poisson,
     "cyclic": cyclic,
+    "turns": turns,
 }
 
 

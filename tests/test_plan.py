@@ -4,7 +4,7 @@ import pytest
 
 from fedcore.config import load_config
 from fedcore.data.schema import Schema
-from fedcore.errors import BadInput, PlanRefused, TooFewClients, UnknownName
+from fedcore.errors import BadConfig, BadInput, PlanRefused, TooFewClients, UnknownName
 from fedcore.plan import build_plan
 from fedcore.privacy.events import GaussianSum
 from fedcore.privacy.statement import statement
@@ -66,6 +66,22 @@ def test_algorithms_go_with_what_they_do_not_break(overrides):
 def test_weights_are_the_servers_own():
     assert plan().weights["c003"] == 13.0
     assert set(plan("combine.weights=equal").weights.values()) == {1.0}
+
+
+def test_clients_that_take_turns_each_have_one_before_any_has_two():
+    clients = tuple(ROWS)
+    found = plan("cohort.sampling=turns", "cohort.min_clients=1")
+    drawn = [found.draw(clients, generator(1, "unused"), Turn(i)) for i in range(80)]
+    assert {len(cohort) for cohort in drawn} == {1}
+    first, second = ([cohort[0] for cohort in drawn[at : at + 40]] for at in (0, 40))
+    assert sorted(first) == sorted(second) == sorted(clients)
+    assert first != second
+    with pytest.raises(BadConfig, match=r"cohort.min_clients.*must be 1 where clients take turns"):
+        plan("cohort.sampling=turns")
+    with pytest.raises(PlanRefused, match="one client more would change whose turn each round is"):
+        plan(*PRIVATE, "cohort.sampling=turns", "cohort.min_clients=1")
+    with pytest.raises(TooFewClients):
+        plan("cohort.sampling=turns", "cohort.min_clients=1", "combine.rule=median", "combine.f=1")
 
 
 def test_cohorts_are_drawn_as_named():

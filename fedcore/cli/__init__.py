@@ -47,6 +47,7 @@ def _mount() -> None:
         robustness,
         run,
         services,
+        tables,
         verify,
     )
 
@@ -55,6 +56,7 @@ def _mount() -> None:
     app.registered_commands += registry.app.registered_commands + compare.app.registered_commands
     app.registered_commands += models.app.registered_commands
     robustness.add_to(app)
+    tables.add_to(app)
     services.add_to(app)
     app.add_typer(data.app, name="data", help="Get, split and check data.")
     app.add_typer(privacy.app, name="privacy", help="What privacy was spent, and by whom.")

@@ -91,13 +91,13 @@ class CohortConfig:
     """Who is asked each round, and how many must answer.
 
     `rate` is the Poisson sampling rate, `size` the number for ``uniform``. ``cyclic`` asks one
-    group of clients after another, of `privacy.bands` groups. A round goes on when at least
-    `quorum` of the cohort answered within `deadline_s` seconds. On the virtual
-    clock `over_select` times `size` are asked, and the first `size` replies end the round. Clients whose suspicion is above
-    `max_suspicion` are not asked; 1 asks everyone.
+    group of clients after another, of `privacy.bands` groups, ``turns`` one client after another. A
+    round goes on when at least `quorum` of the cohort answered within `deadline_s` seconds. On the
+    virtual clock `over_select` times `size` are asked, and the first `size` replies end the round.
+    Clients whose suspicion is above `max_suspicion` are not asked; 1 asks everyone.
     """
 
-    sampling: Literal["all", "uniform", "poisson", "cyclic"] = "all"
+    sampling: Literal["all", "uniform", "poisson", "cyclic", "turns"] = "all"
     size: Annotated[int, Field(ge=1)] = 10
     rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.5

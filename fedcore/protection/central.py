@@ -56,6 +56,11 @@ def _refuse_cohort(setting: Setting) -> None:
             f"cohort.sampling uniform with privacy.mechanism {mechanism}: a cohort of fixed size has another neighbouring "
             "relation, accounted for with Gaussian noise alone; set privacy.mechanism: gaussian or cohort.sampling: all"
         )
+    if sampling == "turns":
+        raise PlanRefused(
+            "privacy.mode central with cohort.sampling turns: one client more would change whose turn each round is, "
+            "which no accountant here covers; set cohort.sampling: cyclic"
+        )
     if mechanism in ("tree", "banded") and not (sampling == "cyclic" or (sampling == "all" and bands == 1)):
         raise PlanRefused(
             f"privacy.mechanism {mechanism} with cohort.sampling {sampling} and privacy.bands {bands}: the noise is for "

@@ -58,6 +58,7 @@ class Setting:
             "uniform": float(cohort.size),
             "poisson": clients * cohort.rate,
             "cyclic": clients / self.privacy.bands,
+            "turns": 1.0,
         }[cohort.sampling]
 
     @property

@@ -1,0 +1,16 @@
+"""All tables by name."""
+
+from collections.abc import Mapping
+
+from fedcore.errors import UnknownName
+from fedcore.tables.flamby import HEART
+from fedcore.tables.table import Table
+
+TABLES: Mapping[str, Table] = {table.name: table for table in (HEART,)}
+
+
+def named(name: str) -> Table:
+    """The table of that name. Raises `UnknownName`."""
+    if name not in TABLES:
+        raise UnknownName("table", name, TABLES)
+    return TABLES[name]

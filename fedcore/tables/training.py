@@ -1,0 +1,124 @@
+"""One cell trained through the round itself, in memory, and judged as its table says."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedcore.adapters.model import build_model, model_spec
+from fedcore.config import Config, DataConfig, config_from
+from fedcore.data.features import Features, SiteStatistics, merge
+from fedcore.data.prepare import Prepared, prepare
+from fedcore.data.schema import Schema
+from fedcore.errors import BadData
+from fedcore.local.metrics import LOWER_IS_BETTER
+from fedcore.plan import build_plan
+from fedcore.rng import generator
+from fedcore.round import run_round
+from fedcore.simulation import Memory, SerialFleet, open_fleet
+from fedcore.state import Plan, State
+from fedcore.tables.table import Cell, Table, cell_config
+from fedcore.types import Fleet, Json, Task, canonical_json
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a cell came to: the score of each judged round, the one that counts, and how long it took.
+
+    `parts` are the scores of the clients that judged the last model, where the table asks for them.
+    """
+
+    scores: Mapping[int, float]
+    score: float
+    parts: Mapping[str, float]
+    rounds: int
+    seconds: float
+
+
+def train(
+    table: Table,
+    cell: Cell,
+    workdir: Path,
+    workers: int = 0,
+    heard: Callable[[int], None] = lambda done: None,
+) -> Trained:
+    """Train and judge `cell`; its data lie under `workdir`. `heard` is told how many rounds are done.
+
+    Raises what `build_plan` and `run_round` raise, and `BadData` for a client that cannot describe its rows.
+    """
+    start, config = time.monotonic(), cell_config(table, cell)
+    config = replace(config, run=replace(config.run, workers=workers))
+    metric = cell.row.metric or table.metric
+    prepared = _prepared(config, workdir)
+    with tempfile.TemporaryDirectory() as keep, closing(_fleet(config, prepared, Path(keep))) as fleet:
+        schema = Schema.load(prepared.sites)
+        rows, features = _described(fleet, schema, config)
+        plan = build_plan(config, rows, schema, features, "table")
+        model = build_model(model_spec(config.model, schema, Features.from_json(canonical_json(features))))
+        vector = model.init(generator(plan.seed, "init"))
+        state = State("table", 0, vector, plan.optimizer.init(vector), rule=plan.aggregate.initial(vector))
+        scores: dict[int, float] = {}
+        for number in range(config.run.rounds):
+            record, state = run_round(state, plan, fleet, Memory())
+            scores |= {number: record.metrics[metric]} if metric in record.metrics else {}
+            heard(number + 1)
+        parts = _judged(table, cell, config, workdir, fleet, state, plan, metric)
+    if table.over == "clients":
+        scores = {config.run.rounds - 1: sum(parts.values()) / len(parts)}
+    best = min if metric in LOWER_IS_BETTER else max
+    score = best(scores.values()) if table.when == "best" else scores[max(scores)]
+    return Trained(scores, score, parts, config.run.rounds, time.monotonic() - start)
+
+
+def _prepared(config: Config, workdir: Path) -> Prepared:
+    """The data of `config`; those of natural clients are the same for all seeds."""
+    drawn = config.data.partition.scheme != "natural"
+    return prepare(config if drawn else replace(config, seed=1), workdir)
+
+
+def _fleet(config: Config, prepared: Prepared, keep: Path) -> Fleet:
+    return open_fleet(config, prepared.sites, prepared.passing, keep)
+
+
+def _described(fleet: Fleet, schema: Schema, config: Config) -> tuple[dict[str, int], Json]:
+    """Training rows by client, and the features that all share."""
+    replies = list(fleet.ask(Task("describe", "table", -1), fleet.clients))
+    for reply in replies:
+        if reply.error is not None:
+            raise BadData(reply.client, reply.error, "mend its data")
+    said = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in replies]
+    features = merge(said, schema, config.data.standardize)
+    return {reply.client: int(reply.facts["rows"]) for reply in replies}, json.loads(features.to_json())
+
+
+def _judged(
+    table: Table,
+    cell: Cell,
+    config: Config,
+    workdir: Path,
+    fleet: Fleet,
+    state: State,
+    plan: Plan,
+    metric: str,
+) -> dict[str, float]:
+    """Each client's own score of the last model, where the table counts clients; empty else."""
+    if table.over == "rows":
+        return {}
+    if cell.row.judged_on is not None:
+        data: DataConfig = config_from({"data": dict(cell.row.judged_on)}).data
+        elsewhere = replace(config, data=data)
+        prepared = _prepared(elsewhere, workdir)
+        fleet = SerialFleet(prepared.sites, prepared.passing, elsewhere)
+    return own_scores(fleet, fleet.clients, state, plan, metric)
+
+
+def own_scores(
+    fleet: Fleet, clients: Sequence[str], state: State, plan: Plan, metric: str
+) -> dict[str, float]:
+    """The score of `state`'s model at each of `clients` that has test rows."""
+    task = Task("evaluate", state.run, state.round, state.model, plan.features)
+    found = {reply.client: plan.summarize([reply])[0] for reply in fleet.ask(task, clients)}
+    return {client: metrics[metric] for client, metrics in sorted(found.items()) if metric in metrics}
