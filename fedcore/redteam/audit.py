@@ -82,18 +82,24 @@ def conclude(name: str, audited: Audited, course: Course, each: int, confidence:
         confidence,
         upper,
         charge.delta,
+        opposite=audited.plan.noise is None,
     )
 
 
 def refuse_unseen(config: Config) -> None:
-    """Raises `PlanRefused` unless the promise is one about clients that the server keeps."""
+    """Raises `PlanRefused` unless the promise is one about clients, whoever adds the noise."""
     privacy = config.privacy
     if privacy.mode == "none":
         raise PlanRefused(
             "privacy.mode none promises nothing that could be audited; set privacy.mode: central"
         )
-    if privacy.mode != "central" or privacy.unit != "client":
+    if privacy.mechanism == "laplace":
         raise PlanRefused(
-            f"privacy.mode {privacy.mode} with privacy.unit {privacy.unit} is not audited: canaries are clients whose "
-            "noise the server adds; set privacy.mode: central and privacy.unit: client"
+            "privacy.mechanism laplace is not audited: it clips in the L1 norm, in which a canary's direction of many "
+            "coordinates is so short that the audit would pass whatever is wrong; set privacy.mechanism: gaussian"
+        )
+    if privacy.mode == "record":
+        raise PlanRefused(
+            "privacy.mode record is not audited: it promises that one record inside a silo hardly shows, and a canary is a "
+            "whole client, which that noise does not hide; fedcore privacy membership attacks single records instead"
         )

@@ -40,8 +40,9 @@ def draw(verdict: Verdict) -> "Figure":
 def _scores(axes: "Axes", verdict: Verdict) -> None:
     """Both histograms over the same bins, and where the guesses begin."""
     scores, coins = np.array(verdict.scores), np.array(verdict.included)
+    out, included = ("opposite", "as drawn") if verdict.opposite else ("left out", "took part")
     bins = np.histogram_bin_edges(scores, bins=min(40, max(12, len(scores) // 12)))
-    for side, colour, name in ((~coins, _OUT, "left out"), (coins, _IN, "took part")):
+    for side, colour, name in ((~coins, _OUT, out), (coins, _IN, included)):
         label = f"{name} ({side.sum()}), mean {scores[side].mean():.3g}" if side.any() else name
         axes.hist(scores[side], bins=bins.tolist(), color=colour, alpha=0.55, label=label)
     ordered, each = np.sort(scores), verdict.guesses // 2

@@ -35,11 +35,14 @@ class Canaries:
     `sight` is what the auditor sees: the release of each round, or only the last model. An auditor
     who sees the rounds lets each canary change its sign from one round to the next: what two rounds have in
     common (the same noise, the drift of the model) falls out, and the canaries leave the model where it was.
+    Not so against noise that is correlated over the rounds, which takes back most of itself: there they are
+    `steady`, since the sum of what one client sent is what it hides.
     """
 
     count: int
     secret: str
     sight: Sight = "rounds"
+    steady: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,7 +71,7 @@ class Canaries:
 
     def signs(self, round_number: int) -> Floats:
         """±1 of each (count,): drawn anew every other round, and turned round in between."""
-        if self.sight == "final":
+        if self.steady or self.sight == "final":
             return np.ones(self.count)
         drawn = generator(0, "signs", self.secret, round_number // 2).integers(0, 2, self.count)
         heads = (drawn == 1) == (round_number % 2 == 0)
@@ -88,7 +91,10 @@ class Canaries:
 
 @dataclass(frozen=True)
 class CanaryFleet:
-    """`fleet` and the canaries that take part, who answer a training task and nothing else."""
+    """`fleet` and the canaries that take part, who answer a training task and nothing else.
+
+    `clip` is the norm that updates are clipped to, unless the task names the round's own.
+    """
 
     fleet: Fleet
     canaries: Canaries
@@ -109,9 +115,10 @@ class CanaryFleet:
         assert task.model is not None, "a train task carries a model"
         asked, signs = frozenset(clients), self.canaries.signs(task.round)
         directions = self.canaries.directions(task.model.size)
+        clip = self.clip if task.clip is None else task.clip
         for number in np.flatnonzero(self.canaries.included):
             if names[number] in asked:
-                update = (LONG * self.clip * signs[number] * directions[number]).astype(np.float32)
+                update = (LONG * clip * signs[number] * directions[number]).astype(np.float32)
                 yield Reply(names[number], {}, update, None, task.round, task.model_sha256)
 
 

@@ -12,8 +12,10 @@ import numpy as np
 from fedcore.errors import BadInput
 from fedcore.privacy.events import Event
 from fedcore.redteam.canary import Canaries, Sight
+from fedcore.redteam.noised import sent_along
 from fedcore.round import next_state, round_record, run_steps
 from fedcore.state import Ledger, Plan, RoundJournal, State
+from fedcore.transforms.matrix import Correlated
 from fedcore.types import Fleet, Floats, RoundRecord
 
 _FEWEST = 10
@@ -63,7 +65,11 @@ class Account(Ledger, Protocol):
 
 @dataclass(frozen=True)
 class Audited:
-    """A training with canaries, ready to run: its plan and fleet, and where its rounds are kept and paid."""
+    """A training with canaries, ready to run: its plan and fleet, and where its rounds are kept and paid.
+
+    `correlated` is the noise where it is correlated over the rounds that the auditor sees; `own_noise` the clip
+    where each client adds noise itself and the auditor sees its updates.
+    """
 
     plan: Plan
     start: State
@@ -73,6 +79,8 @@ class Audited:
     journal: Callable[[int], RoundJournal]
     committed_at: Callable[[int], float]  # round -> Unix seconds
     account: Account | None
+    correlated: Correlated | None = None
+    own_noise: float | None = None
 
 
 class Course(NamedTuple):
@@ -85,17 +93,52 @@ class Course(NamedTuple):
 def train(audited: Audited) -> Iterator[Course]:
     """The course after each round, until the last one or the last that the account affords."""
     state, course = audited.start, Course(np.zeros(audited.canaries.count), ())
+    moves: list[Floats] = []
+    asked: list[Floats] = []
     for number in range(audited.plan.rounds):
         journal = audited.journal(number)
         if number and not _affords(audited, number, journal):
             return
         known = run_steps(state, audited.plan, audited.fleet, journal, audited.account)
         released = known.arrays("release")["model"]
-        seen = audited.scale * audited.canaries.seen(number, state.model, released)
         record = replace(round_record(known), committed_at=audited.committed_at(number))
-        course = Course(course.scores + seen, (*course.records, record))
+        if audited.own_noise is None:
+            seen = _clips(audited, record) * audited.canaries.seen(number, state.model, released)
+        else:
+            replies = journal.replies()
+            seen = sent_along(audited.canaries, replies, released.size, audited.own_noise)
+        scores = course.scores + seen
+        if audited.correlated is not None:
+            moves.append(seen)
+            asked.append(np.isin(audited.canaries.names, known.facts("select")["cohort"]).astype(np.float64))
+            scores = matched(audited.correlated, np.array(moves), np.array(asked))
+        course = Course(scores, (*course.records, record))
         state = next_state(known)
         yield course
+
+
+def matched(noise: Correlated, moves: Floats, asked: Floats) -> Floats:
+    """Each canary's score (m,), in clips, from its moves (rounds, m) under correlated noise.
+
+    It counts one for each round in which the canary sent, plus noise. What is released is x + C⁻¹z for independent
+    z, so C·moves is C·x plus noise of one deviation: of all linear scores the one along C·x has the least
+    noise. `asked` (rounds, m) is 1 where a canary would have sent.
+    """
+    rounds = len(moves)
+    undone = np.zeros((rounds, rounds))
+    for number in range(rounds):
+        undone[number, : number + 1] = noise.row(number)
+    expected = np.linalg.solve(undone, asked)
+    strength = (expected**2).sum(axis=0)
+    score: Floats = (np.linalg.solve(undone, moves) * expected).sum(axis=0)
+    counted: Floats = score * asked.sum(axis=0) / np.where(strength > 0, strength, 1.0)
+    return counted
+
+
+def _clips(audited: Audited, record: RoundRecord) -> float:
+    """From a move of the model to clips of this round: a clip that follows the updates is another one each round."""
+    adaptive = audited.plan.adaptive
+    return audited.scale * (adaptive.start / record.clip if adaptive and record.clip else 1.0)
 
 
 def _affords(audited: Audited, number: int, journal: RoundJournal) -> bool:

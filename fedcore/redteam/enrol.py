@@ -16,14 +16,17 @@ from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, RunConflict
 from fedcore.ledger import data_version, ledger_of
 from fedcore.plan import build_plan
-from fedcore.redteam.canary import Canaries, CanaryFleet
+from fedcore.redteam.canary import Canaries, CanaryFleet, Sight
 from fedcore.redteam.course import Asked, Audited
+from fedcore.redteam.noised import NoisedFleet
 from fedcore.rng import generator
 from fedcore.simulation import open_fleet
 from fedcore.state import State
 from fedcore.store import Store
+from fedcore.transforms.matrix import Correlated, correlated
 from fedcore.types import Fleet, Json, Task, canonical_json
 
+CORRELATED = ("tree", "banded")
 _NOT_THE_TRAINING = ("checks", "promotion", "edge", "monitor", "tracking", "store")
 
 
@@ -44,7 +47,8 @@ def enrolled(
         kept = workdir / "runs" / name / "clients"
         fleet = held.enter_context(closing(open_fleet(config, data.sites, data.passing, kept)))
         statistics, left_out = _described(fleet, name, data)
-        canaries = Canaries(asked.canaries, _secret(store, name, asked), asked.sight)
+        steady = config.privacy.mechanism in CORRELATED or config.privacy.mode == "local"
+        canaries = Canaries(asked.canaries, _secret(store, name, asked), asked.sight, steady)
         schema = Schema.load(data.sites)
         features = merge(statistics.values(), schema, config.data.standardize)
         rows = {client: found.rows for client, found in statistics.items()}
@@ -71,7 +75,7 @@ def enrolled(
             Audited(
                 plan=plan,
                 start=start,
-                fleet=CanaryFleet(fleet, canaries, config.privacy.clip),
+                fleet=with_canaries(config, fleet, canaries),
                 canaries=canaries,
                 scale=(plan.noise.expected_cohort if plan.noise else 1.0)
                 / config.privacy.clip
@@ -79,8 +83,27 @@ def enrolled(
                 journal=lambda number: store.journal(name, number),
                 committed_at=lambda number: store.journal(name, number).committed_at("record"),
                 account=ledger_of(store, config, body),
+                correlated=correlated_noise(config, asked.sight),
+                own_noise=config.privacy.clip
+                if config.privacy.mode == "local" and asked.sight == "rounds"
+                else None,
             ),
         )
+
+
+def with_canaries(config: Config, fleet: Fleet, canaries: Canaries) -> Fleet:
+    """`fleet` with canaries among its clients, who noise what they send where `config` lets clients do that."""
+    if config.privacy.mode == "local":
+        return NoisedFleet(fleet, canaries, config.privacy, config.seed)
+    return CanaryFleet(fleet, canaries, config.privacy.clip)
+
+
+def correlated_noise(config: Config, sight: Sight) -> Correlated | None:
+    """The noise of `config` where it is correlated over the rounds and the auditor sees them, else None."""
+    privacy = config.privacy
+    if privacy.mechanism not in CORRELATED or sight == "final":
+        return None
+    return correlated(privacy.mechanism, config.run.rounds, privacy.bands)
 
 
 def audit_name(config: Config, asked: Asked) -> str:

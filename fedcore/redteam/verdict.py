@@ -27,7 +27,8 @@ class Verdict:
     `upper` is the accountant's ε of these rounds at `delta`, `lower` the three lower bounds by name (`WORDS`), each
     by itself at `confidence`; `spent` is the ε of the population's account after each round, `at` (Unix seconds)
     when the last one was committed. `scores` (m,) are in clips: one for each round that a canary took part in, plus noise.
-    `commitment` was made before the run and is opened by `secret`.
+    `commitment` was made before the run and is opened by `secret`. With `opposite` all canaries took part, and those
+    that were not `included` sent the opposite.
     """
 
     run: str
@@ -48,6 +49,7 @@ class Verdict:
     metrics: Mapping[str, float]
     commitment: str
     secret: str
+    opposite: bool = False
 
     @property
     def passed(self) -> bool:
@@ -75,6 +77,7 @@ def judged(
     confidence: float,
     upper: float,
     delta: float,
+    opposite: bool = False,
 ) -> Verdict:
     """The verdict over `scores` (m,), with `each` guesses a side."""
     coins = canaries.included
@@ -103,6 +106,7 @@ def judged(
         metrics=dict(measured[-1]) if measured else {},
         commitment=canaries.commitment,
         secret=canaries.secret,
+        opposite=opposite,
     )
 
 
@@ -120,7 +124,6 @@ def as_page(verdict: Verdict) -> str:
         f"| {WORDS[name]} | ≥ {value:.3f} | {'**above**' if name in verdict.exceeding else 'below'} |"
         for name, value in verdict.lower.items()
     )
-    held = sum(verdict.included)
     return f"""# Privacy audit {verdict.run}: {said}
 
 | bound on ε at δ = {verdict.delta:g} | value | beside the accountant |
@@ -131,7 +134,7 @@ def as_page(verdict: Verdict) -> str:
 Each lower bound is wrong at most {1 - verdict.confidence:.1%} of the time where its assumption holds, so a correct
 pipeline fails some of its audits: repeat one that failed by little, with more canaries.
 
-{verdict.canaries} canaries were enrolled among {verdict.population} clients; {held} took part, the others never answered,
+{verdict.canaries} canaries were enrolled among {verdict.population} clients; {took_part(verdict)},
 as independent coins said. The auditor saw {"the release of every round" if verdict.sight == "rounds" else "the last model"}
 and declared {verdict.guesses // 2} guesses a side beforehand: {verdict.correct} of {verdict.guesses} were right.
 
@@ -141,6 +144,14 @@ and are opened by the secret `{verdict.secret}` (`fedcore.redteam.canary.Canarie
 An audit finds bugs. It does not measure ε: what it cannot see (a leak that no canary moves, more rounds,
 other adversaries) it does not bound.
 """
+
+
+def took_part(verdict: Verdict) -> str:
+    """What the coins made the canaries do."""
+    held = sum(verdict.included)
+    if verdict.opposite:
+        return f"{held} sent what their coin said, the others the opposite"
+    return f"{held} took part, the others never answered"
 
 
 def write(verdict: Verdict, folder: Path, picture: Path | None = None) -> dict[str, str]:

@@ -96,7 +96,12 @@ def test_it_prints_the_three_bounds_beside_the_accountant_s_and_leaves_a_report(
         (["--canaries", "20", "--guesses", "11"], 2, "guesses must be between 1 and 10 a side"),
         (["--confidence", "1"], 2, "confidence must be at least 0.5 and below 1, got 1"),
         (["-S", "privacy.mode=none"], 3, "privacy.mode none promises nothing that could be audited"),
-        (["-S", "privacy.mode=record", "-S", "privacy.unit=record"], 3, "canaries are clients whose noise"),
+        (
+            ["-S", "privacy.mode=record", "-S", "privacy.unit=record"],
+            3,
+            "fedcore privacy membership attacks single",
+        ),
+        (["-S", "privacy.mechanism=laplace"], 3, "so short that the audit would pass"),
         (["-S", "privacy.delta=0.1"], 3, "δ must stay below 1/204"),
         (["-S", "privacy.epsilon=0.01"], 4, "privacy budget spent"),
     ],
@@ -106,6 +111,27 @@ def test_a_mistake_is_one_sentence_and_its_exit_code(fedcore, workdir, words, co
     assert got == code, err
     assert sentence in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        (["privacy.mode=local"], "sent what their coin said, the others the opposite"),
+        (
+            ["privacy.mechanism=tree", "privacy.bands=2", "cohort.sampling=cyclic", "cohort.rate=1"],
+            "took part",
+        ),
+    ],
+    ids=["local", "tree"],
+)
+def test_other_noise_is_audited_by_the_same_command(fedcore, workdir, mode, words):
+    given = [
+        word for setting in (*mode, "run.rounds=2", "tracking.enabled=false") for word in ("-S", setting)
+    ]
+    code, out, err = fedcore("--workdir", workdir, "--canaries", "20", "--seed", "1", *given)
+    assert code == 0, err
+    assert words in out
+    assert "audit        passed" in out
 
 
 def silent(plan):

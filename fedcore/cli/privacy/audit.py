@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedcore.cli.run import AsJson, Override, Params, Preset, ShownRounds, Workdir
-from fedcore.redteam.verdict import WORDS, Verdict
+from fedcore.redteam.verdict import WORDS, Verdict, took_part
 
 
 def audit(
@@ -80,7 +80,7 @@ def _show(verdict: Verdict, files: dict[str, str]) -> None:
         table.add_row(f"ε ≥ {value:.3f}", WORDS[name], style="red" if name in verdict.exceeding else None)
     console.print(table)
     console.print(
-        f"canaries     {verdict.canaries}, {sum(verdict.included)} of them took part; "
+        f"canaries     {verdict.canaries}: {took_part(verdict)}; "
         f"{verdict.correct} of {verdict.guesses} guesses right"
     )
     console.print(f"audit        {'passed' if verdict.passed else 'failed'}: {verdict.run}")
