@@ -25,7 +25,10 @@ from fedcore.errors import BadConfig, BadInput, UnknownName
         ("run=5", "run: must be"),
         ("run.name=../up", r"run\.name: .*got '\.\./up'"),
         ("privacy.delta=1", r"privacy\.delta: must be less than 1"),
-        ("cohort.sampling=some", r"cohort\.sampling: must be 'all', 'uniform', 'poisson', 'cyclic' or 'turns'"),
+        (
+            "cohort.sampling=some",
+            r"cohort\.sampling: must be 'all', 'uniform', 'poisson', 'cyclic' or 'turns'",
+        ),
         ("novalue", "override 'novalue' is not KEY=VALUE"),
         ("local.lr=[", "the value is not YAML"),
     ],
