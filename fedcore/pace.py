@@ -11,7 +11,6 @@ from fedcore.config import Config, DeviceClass, TimeConfig
 from fedcore.errors import BadConfig, PlanRefused
 from fedcore.local.sgd import rows_trained
 
-_SIZED = frozenset({"uniform"})  # ways to draw a cohort of cohort.size
 _PLAIN = frozenset({"sgd", "fedprox", "feddyn"})  # algorithms whose server part counts no steps
 _FLOAT = 4
 _VIEWS = frozenset({"flatten", "picture"})  # layers that make no numbers of their own
@@ -19,23 +18,25 @@ _VECTORS = 4  # that training holds: model, gradient, momentum, update
 _MEGABYTE, _KILOBYTE = 1e6, 1e3
 
 
-def pace(config: Config, rows: Mapping[str, int], spec: ModelSpec | None) -> Timing | None:
-    """The timing of rounds among clients with `rows` training rows each; None on the real clock.
+def pace(
+    config: Config, rows: Mapping[str, int], devices: Devices | None, sized: bool, spec: ModelSpec | None
+) -> Timing | None:
+    """The timing of rounds among clients with `rows` training rows each; None on the real clock, without `devices`.
 
-    `spec` is the model, None while the features are not known. Raises `PlanRefused` and `BadConfig`.
+    `sized`: cohorts are of ``cohort.size``. `spec` is the model, None while the features are not known.
+    Raises `PlanRefused` and `BadConfig`.
     """
     cohort, private = config.cohort, config.privacy.mode != "none"
-    if config.time.mode == "real":
+    if devices is None:
         _refuse_unused(config)
         return None
-    if cohort.over_select > 1 and cohort.sampling not in _SIZED:
+    if cohort.over_select > 1 and not sized:
         raise PlanRefused(
             f"cohort.over_select {cohort.over_select:g} with cohort.sampling {cohort.sampling}: a round would not know how "
-            f"many replies to wait for; set cohort.sampling: {' or '.join(sorted(_SIZED))}"
+            "many replies to wait for; set cohort.sampling: uniform"
         )
     if private:
         _refuse_unprovable(config)
-    devices = Devices.of(config, tuple(rows))
     batches = batch_sizes(config, spec) if spec else {}
 
     def trained(client: str) -> int:

@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from math import ceil
 
+import numpy as np
+
 from fedcore import versions
 from fedcore.adapters.model import ModelSpec, build_model, model_spec
+from fedcore.clock import Devices
 from fedcore.config import CombineConfig, Config, LocalConfig
 from fedcore.convergence import followed, refuse_unseen
 from fedcore.data.features import Features
@@ -20,7 +23,7 @@ from fedcore.pace import pace
 from fedcore.protection import Setting, protection
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
-from fedcore.selection import selection
+from fedcore.selection import Population, selection
 from fedcore.state import Plan
 from fedcore.types import Json, Layout, canonical_json
 
@@ -32,13 +35,15 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     `TooFewClients` for what cannot be built.
     """
     clients = tuple(sorted(rows))
-    chosen = selection(config)
+    devices = Devices.of(config, clients) if config.time.mode == "virtual" else None
+    counts = np.array([rows[client] for client in clients], np.float64)
+    chosen = selection(config, Population(clients, counts, devices))
     combined = _aggregation(config.combine)
-    _refuse_too_few(config, len(clients), combined)
+    _refuse_too_few(config, len(clients), combined, chosen.sized)
     spec = _spec(config, schema, features)
     layout = _layout(config, spec)
     refuse_personal(config, layout)
-    timing = pace(config, rows, spec)
+    timing = pace(config, rows, devices, chosen.sized, spec)
     private = protection(Setting(config, rows, chosen, combined, layout.size if layout else None, run))
     overlapping = versions.rules(config, len(rows), combined, timing, layout.size if layout else 0)
     equal = config.combine.weights == "equal"
@@ -68,7 +73,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         summarize=lambda replies: summarize(replies, schema.task),
         features=features,
         timing=timing,
-        remembers=config.time.battery is not None and timing is not None,
+        remembers=chosen.remembers or (timing is not None and config.time.battery is not None),
         asynchrony=overlapping,
     )
 
@@ -148,20 +153,23 @@ def _needed(config: Config, combined: Aggregation, buffer: int | None) -> Callab
     return lambda asked: max(cohort.min_clients, ceil(cohort.quorum * (buffer or asked)), combined.least)
 
 
-def _refuse_too_few(config: Config, clients: int, combined: Aggregation) -> None:
-    sizes = {"uniform": min(clients, config.cohort.size), "turns": 1}
-    asked = sizes.get(config.cohort.sampling, clients)
-    if config.cohort.sampling == "turns" and config.cohort.min_clients > 1:
-        raise BadConfig(
-            "cohort.min_clients", config.cohort.min_clients, "must be 1 where clients take turns, one a round"
-        )
+def _refuse_too_few(config: Config, clients: int, combined: Aggregation, sized: bool) -> None:
+    asked = min(clients, config.cohort.size) if sized else clients
+    if config.cohort.sampling == "turns":
+        asked = 1
+        if config.cohort.min_clients > 1:
+            raise BadConfig(
+                "cohort.min_clients",
+                config.cohort.min_clients,
+                "must be 1 where clients take turns, one a round",
+            )
     if asked < combined.least:
         raise TooFewClients(
             combined.least, asked, f"combine.rule {combined.name} with combine.f {config.combine.f}"
         )
     if clients < config.cohort.min_clients:
         raise TooFewClients(config.cohort.min_clients, clients, "federated training (cohort.min_clients)")
-    if config.cohort.sampling == "uniform" and clients < config.cohort.size:
+    if sized and clients < config.cohort.size:
         raise TooFewClients(config.cohort.size, clients, "cohort.size")
 
 

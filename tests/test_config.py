@@ -27,7 +27,7 @@ from fedcore.errors import BadConfig, BadInput, UnknownName
         ("privacy.delta=1", r"privacy\.delta: must be less than 1"),
         (
             "cohort.sampling=some",
-            r"cohort\.sampling: must be 'all', 'uniform', 'poisson', 'cyclic' or 'turns'",
+            r"cohort\.sampling: must be .*'cyclic', 'turns', 'quality', 'fair', 'available' or 'oort'",
         ),
         ("novalue", "override 'novalue' is not KEY=VALUE"),
         ("local.lr=[", "the value is not YAML"),

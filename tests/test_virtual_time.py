@@ -14,9 +14,11 @@ from fedcore.errors import BadConfig, PlanRefused, TooFewClients
 from fedcore.pace import batch_sizes
 from fedcore.plan import build_plan
 from fedcore.session import features_tree, seen
-from fedcore.state import Plan
+from fedcore.state import Plan, State
 from fedcore.store import Store
+from fedcore.timing import next_history
 from fedcore.tracking.points import points
+from fedcore.types import Reply
 
 THREE = (
     "time.mode=virtual",
@@ -24,7 +26,7 @@ THREE = (
 )
 FAULTS = (
     *THREE,
-    "cohort.sampling=uniform",
+    "cohort.sampling=oort",
     "cohort.size=2",
     "cohort.over_select=1.5",
     "cohort.min_clients=1",
@@ -88,6 +90,8 @@ def test_faults_leave_replies_out_and_step_by_step_ends_in_the_bytes_of_the_whol
     with seen(parts, "a") as opened:
         after = opened.state(3)
     assert after.now == told[-1].virtual_s
+    told_losses = after.history.column("loss", 4)
+    assert not np.isnan(told_losses[[opened.plan.clients.index(client) for client in told[-1].replied]]).any()
     levels = after.history.column("level", 4)
     assert np.nanmin(levels) < 1
     asked = np.zeros(4)
@@ -182,12 +186,30 @@ def test_rows_of_a_round_are_counted_with_its_epochs_or_its_steps():
             "which no accountant here covers; set cohort.over_select: 1",
         ),
         ((*PRIVATE, "time.battery={}"), PlanRefused, "remove time.battery"),
+        ((*PRIVATE, "cohort.sampling=oort"), PlanRefused, "under privacy no loss leaves a client"),
+        ((*PRIVATE, "cohort.sampling=fair"), PlanRefused, "how often all clients took part.*one client more"),
+        (
+            (*PRIVATE, "cohort.sampling=quality"),
+            PlanRefused,
+            "the rows of all clients.*no accountant here covers",
+        ),
+        ((*PRIVATE, "cohort.sampling=available"), PlanRefused, "which devices may start"),
         (("time.availability={windows: []}",), BadConfig, r"time\.availability\.windows"),
     ],
 )
 def test_what_does_not_hold_together_is_refused_in_a_sentence(overrides, error, words):
     with pytest.raises(error, match=words):
         plan(*overrides)
+
+
+def test_losses_that_are_no_numbers_are_not_remembered():
+    remembering = plan("cohort.sampling=oort")
+    state = State("r", 0, np.zeros(3, np.float32), {})
+    told = ["high", float("nan"), -1.0, float("inf"), 2.5]
+    replies = [Reply(f"c{i:03d}", {"loss": loss}) for i, loss in enumerate(told)]
+    found = next_history(state, remembering, remembering.clients[:5], replies, None).column("loss", 5)
+    assert np.isnan(found[:4]).all()
+    assert found[4] == 2.5
 
 
 def test_record_privacy_keeps_its_batches():

@@ -9,6 +9,7 @@ from fedcore.config.asynchrony import AsynchronyConfig
 from fedcore.config.evaluate import EvaluateConfig
 from fedcore.config.load import config_from, config_tree, load_config, presets
 from fedcore.config.local import LocalConfig
+from fedcore.config.oort import OortConfig
 from fedcore.config.personal import PersonalConfig
 from fedcore.config.privacy import PrivacyConfig
 from fedcore.config.sections import (
@@ -46,6 +47,7 @@ __all__ = [
     "LocalConfig",
     "ModelConfig",
     "MonitorConfig",
+    "OortConfig",
     "PartitionConfig",
     "PersonalConfig",
     "PrivacyConfig",

@@ -10,6 +10,7 @@ from fedcore.config.asynchrony import AsynchronyConfig
 from fedcore.config.evaluate import EvaluateConfig
 from fedcore.config.kinds import CLOSED, Count, Name, Positive, Share
 from fedcore.config.local import LocalConfig
+from fedcore.config.oort import OortConfig
 from fedcore.config.personal import PersonalConfig
 from fedcore.config.privacy import PrivacyConfig
 from fedcore.config.time import TimeConfig
@@ -90,20 +91,25 @@ class ModelConfig:
 class CohortConfig:
     """Who is asked each round, and how many must answer.
 
-    `rate` is the Poisson sampling rate, `size` the number for ``uniform``. ``cyclic`` asks one
-    group of clients after another, of `privacy.bands` groups, ``turns`` one client after another. A
+    `rate` is the Poisson sampling rate. ``cyclic`` asks one group of clients after another, of
+    `privacy.bands` groups, ``turns`` one client after another. All others but ``all`` ask `size` clients:
+    ``uniform`` by chance, ``available`` by chance among those who may start now, ``quality`` those with
+    more rows more often, ``fair`` those asked least, ``oort`` by loss and speed. A
     round goes on when at least `quorum` of the cohort answered within `deadline_s` seconds. On the
     virtual clock `over_select` times `size` are asked, and the first `size` replies end the round.
     Clients whose suspicion is above `max_suspicion` are not asked; 1 asks everyone.
     """
 
-    sampling: Literal["all", "uniform", "poisson", "cyclic", "turns"] = "all"
+    sampling: Literal[
+        "all", "uniform", "poisson", "cyclic", "turns", "quality", "fair", "available", "oort"
+    ] = "all"
     size: Annotated[int, Field(ge=1)] = 10
     rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.5
     min_clients: Annotated[int, Field(ge=1)] = 2
     deadline_s: Positive = 600.0
     over_select: Annotated[float, Field(ge=1)] = 1.0
+    oort: OortConfig = field(default_factory=OortConfig)
     max_suspicion: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 

@@ -30,6 +30,7 @@ def protection(setting: Setting) -> Protection:
     _refuse_unit(privacy)
     _refuse_mechanism(privacy)
     _refuse_idle_rate(setting.config)
+    _refuse_selection(setting)
     if privacy.unit == "client":
         _refuse_delta(privacy, len(setting.rows))
     found = _MODES[privacy.mode](setting)
@@ -68,6 +69,21 @@ def _refuse_mechanism(privacy: PrivacyConfig) -> None:
             f"privacy.clipping adaptive with privacy.mode {privacy.mode} and privacy.mechanism {privacy.mechanism}: "
             "the count of unclipped clients is accounted for beside central Gaussian noise alone; "
             "set privacy.clipping: flat"
+        )
+
+
+def _refuse_selection(setting: Setting) -> None:
+    """Raise `PlanRefused` for cohorts that depend on what clients have or did, where that is not accounted for."""
+    mode, chosen, sampling = setting.privacy.mode, setting.chosen, setting.config.cohort.sampling
+    if chosen.told:
+        raise PlanRefused(
+            f"privacy.mode {mode} with cohort.sampling {sampling}: it looks at {chosen.looks}, and under privacy no loss "
+            "leaves a client; set cohort.sampling: uniform"
+        )
+    if chosen.looks and mode == "central":
+        raise PlanRefused(
+            f"privacy.mode central with cohort.sampling {sampling}: it looks at {chosen.looks}, so one client more would "
+            "change who else takes part, which no accountant here covers; set cohort.sampling: poisson"
         )
 
 

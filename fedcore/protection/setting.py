@@ -53,9 +53,10 @@ class Setting:
     def cohort(self) -> float:
         """How many clients a round asks on average: fixed before anyone answers."""
         clients, cohort = len(self.rows), self.config.cohort
+        if self.chosen.sized:
+            return float(cohort.size)
         return {
             "all": float(clients),
-            "uniform": float(cohort.size),
             "poisson": clients * cohort.rate,
             "cyclic": clients / self.privacy.bands,
             "turns": 1.0,

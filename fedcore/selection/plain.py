@@ -1,57 +1,31 @@
-"""Who is asked in a round: pure functions of the clients, the server's randomness and the round.
-
-Each says whether the privacy accountant may count its randomness as amplification.
-"""
+"""Cohorts by chance or by turn alone: whom they ask depends on nothing that a client has or did."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from math import ceil
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
-from fedcore.config import CohortConfig, Config
-from fedcore.errors import TooFewClients
-from fedcore.history import History
+from fedcore.config import Config
 from fedcore.rng import generator
+from fedcore.selection.draw import Population, Selection, Turn, asked
 
 
-class Turn(NamedTuple):
-    """What a draw may look at: the round's number, the virtual time, and what is remembered of clients."""
-
-    round: int
-    now: float = 0.0
-    history: History = History()
-
-
-Draw = Callable[[Sequence[str], np.random.Generator, Turn], tuple[str, ...]]  # clients, chance, turn
-
-
-class Selection(NamedTuple):
-    """A way to draw a cohort, and the sampling rate that the accountant may claim (None: none)."""
-
-    draw: Draw
-    amplifies_at: float | None
-
-
-def everyone(config: Config) -> Selection:
+def everyone(config: Config, population: Population) -> Selection:
     """Every client, every round: no randomness, no amplification."""
     return Selection(lambda clients, rng, turn: tuple(clients), None)
 
 
-def uniform(config: Config) -> Selection:
+def uniform(config: Config, population: Population) -> Selection:
     """Exactly `size` clients without replacement, or `over_select` times as many; raises `TooFewClients`."""
 
     def draw(clients: Sequence[str], rng: np.random.Generator, turn: Turn) -> tuple[str, ...]:
-        if len(clients) < config.cohort.size:
-            raise TooFewClients(config.cohort.size, len(clients), "cohort.size")
         chosen = rng.choice(len(clients), size=asked(config.cohort, len(clients)), replace=False)
         return tuple(clients[i] for i in sorted(chosen))
 
-    return Selection(draw, None)
+    return Selection(draw, None, sized=True)
 
 
-def poisson(config: Config) -> Selection:
+def poisson(config: Config, population: Population) -> Selection:
     """Each client independently with probability `rate`; the cohort may be empty.
 
     Amplification needs the cohort to stay secret. Mironov et al. 2019, arXiv:1908.10530.
@@ -64,7 +38,7 @@ def poisson(config: Config) -> Selection:
     return Selection(draw, config.cohort.rate)
 
 
-def cyclic(config: Config) -> Selection:
+def cyclic(config: Config, population: Population) -> Selection:
     """In round t the clients of group ``t mod privacy.bands``: nobody twice within so many rounds.
 
     A client's group is a hash of its name and the seed, whoever else is enrolled or left out, so
@@ -79,7 +53,7 @@ def cyclic(config: Config) -> Selection:
     return Selection(draw, None)
 
 
-def turns(config: Config) -> Selection:
+def turns(config: Config, population: Population) -> Selection:
     """One client a round, everyone in turn and in a new order each time around: cyclic weight transfer.
 
     The order is drawn from the seed, so who is asked is no secret: no amplification. Chang et al.
@@ -93,26 +67,7 @@ def turns(config: Config) -> Selection:
     return Selection(draw, None)
 
 
-def asked(cohort: CohortConfig, clients: int) -> int:
-    """How many of so many clients a way to draw cohorts of a size asks: `over_select` times `size`, rounded up."""
-    return min(clients, ceil(round(cohort.over_select * cohort.size, 6)))
-
-
 def group_of(client: str, groups: int, seed: int) -> int:
     """The group of `client`, from 0 to ``groups − 1``."""
     digest = hashlib.sha256(f"{seed}\x1f{client}".encode()).digest()
     return int.from_bytes(digest, "little") % groups
-
-
-SELECTIONS: Mapping[str, Callable[[Config], Selection]] = {
-    "all": everyone,
-    "uniform": uniform,
-    "poisson": poisson,
-    "cyclic": cyclic,
-    "turns": turns,
-}
-
-
-def selection(config: Config) -> Selection:
-    """The selection that `config` names."""
-    return SELECTIONS[config.cohort.sampling](config)
