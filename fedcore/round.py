@@ -131,6 +131,7 @@ def ask(known: Known) -> Outcome:
     answered = {*versions.answers(known.journal, selected), *versions.refused_late(selected)}
     replied = sorted(answered & set(selected["cohort"]))
     needed, sent = timing.needed(plan, cohort), state.model.nbytes * (len(cohort) + len(corrections))
+    sent *= schedule.attempts if schedule else 1
     facts = {"replied": replied, "needed": needed, "bytes_down": sent, "ignored": ignored}
     return Outcome(facts | ({"schedule": schedule.to_json()} if schedule else {}))
 

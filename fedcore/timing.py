@@ -27,14 +27,17 @@ def batch_sizes(plan: Plan, cohort: Sequence[str]) -> dict[str, int]:
 def schedule(
     state: State, plan: Plan, cohort: Sequence[str], corrections: Mapping[str, Vector]
 ) -> Schedule | None:
-    """The round of `cohort` on the virtual clock: each gets the model, and a correction where there are any."""
+    """The round of `cohort` on the virtual clock: each gets the model, and a correction where there are any.
+
+    A round that too few answered is repeated with the same cohort, for a while.
+    """
     if plan.timing is None:
         return None
     up = state.model.nbytes
     down = 2 * up if corrections else up
-    return plan.timing.schedule(
-        state.now, state.round, cohort, down, up, lambda client: _battery(state, plan, client)
-    )
+    batteries = {client: _battery(state, plan, client) for client in cohort}
+    least = needed(plan, cohort)
+    return plan.timing.schedule(state.now, state.round, cohort, down, up, batteries.get, least)
 
 
 def read(facts: Mapping[str, Json]) -> Schedule | None:
@@ -55,20 +58,19 @@ def next_history(
     for reply in told:
         if (loss := _loss(reply)) is not None:
             rows[reply.client]["loss"] = loss
-    for client, values in _timed(state, plan, passed).items():
+    for client, values in _timed(plan, passed).items():
         rows[client] |= values
     return state.history.after({_place(plan, client): values for client, values in rows.items()})
 
 
-def _timed(state: State, plan: Plan, passed: Schedule | None) -> dict[str, dict[str, float]]:
+def _timed(plan: Plan, passed: Schedule | None) -> dict[str, dict[str, float]]:
     """Seconds each device took, the deadline where it gave no reply in time, and its battery as it was left."""
     if plan.timing is None or passed is None:
         return {}
     rows = {}
     for visit in passed.visits:
         seconds = visit.work.total if visit.fate == "counted" else plan.timing.deadline
-        level = plan.timing.level_after(visit, _battery(state, plan, visit.client))
-        rows[visit.client] = {"seconds": seconds, "level": level, "since": visit.until}
+        rows[visit.client] = {"seconds": seconds, "level": visit.level, "since": visit.until}
     return rows
 
 

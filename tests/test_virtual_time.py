@@ -105,8 +105,8 @@ def test_devices_that_are_late_are_not_trained_and_too_few_replies_end_the_run(w
         simulate(settings(*THREE, "cohort.deadline_s=1"), workdir, "a")
     with Store.at(workdir) as store:
         facts = store.journal("a", 0).kept("ask").facts
-    assert (facts["replied"], facts["schedule"]["ends"]) == ([], 1.0)
-    assert {visit[-2] for visit in facts["schedule"]["visits"]} == {"late"}
+    assert (facts["replied"], facts["schedule"]["ends"], facts["schedule"]["attempts"]) == ([], 10.0, 10)
+    assert {visit[-3] for visit in facts["schedule"]["visits"]} == {"late"}
 
 
 def test_a_class_with_little_memory_trains_with_smaller_batches():

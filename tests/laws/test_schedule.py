@@ -80,19 +80,29 @@ def test_a_lost_device_is_waited_for_until_the_deadline():
     assert all(v.until < v.begin + v.work.total for v in found.visits if v.fate == "dropped")
 
 
+def test_a_round_that_too_few_answered_is_repeated_until_they_are_enough():
+    how = timing(150.0, dropout=0.6)
+    once = how.schedule(5.0, 0, CLIENTS, 0, 0, {}.get)
+    found = how.schedule(5.0, 0, CLIENTS, 0, 0, {}.get, len(once.counted) + 2)
+    assert len(found.counted) >= len(once.counted) + 2
+    assert (once.attempts, found.begins) == (1, 5.0)
+    assert found.ends == 5.0 + 150.0 * found.attempts > 200
+    assert all(visit.begin >= found.ends - 150.0 for visit in found.visits)
+    assert how.schedule(5.0, 0, CLIENTS, 0, 0, {}.get, 13).attempts == 10
+
+
 def test_a_flat_battery_ends_the_work_and_is_drained_by_what_was_done():
     how = timing(1000.0, battery={"work_s": 50, "charge_s": 500, "limit": 0.2})
     found = play(how)
     fates = {how.devices.kind(visit.client).name: visit.fate for visit in found.visits}
     assert fates == {"fast": "counted", "slow": "flat"}
     for visit in found.visits:
-        left = how.level_after(visit, None)
-        assert left == pytest.approx(max(0.0, 1 - visit.work.total / 50))
+        assert visit.level == pytest.approx(max(0.0, 1 - visit.work.total / 50))
     slow = next(visit for visit in found.visits if visit.fate == "flat")
     again = play(how, (slow.client,), now=60.0, known={slow.client: (0.0, slow.until)})
     assert again.visits[0].begin == pytest.approx(slow.until + 0.2 * 500)
     assert again.visits[0].until == pytest.approx(again.visits[0].begin + 0.2 * 50)
-    assert how.level_after(again.visits[0], (0.0, slow.until)) == pytest.approx(0)
+    assert again.visits[0].level == pytest.approx(0)
 
 
 def test_a_device_whose_window_opens_after_the_end_never_begins():
