@@ -110,6 +110,7 @@ def overlaid(below: Tree, above: Tree) -> dict[str, Json]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = overlaid(old, value) if both else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = overlaid(old, value)  # noqa: PLW2901
+        merged[key] = value
     return merged

@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fedcore.config import Config, DataConfig, config_from
 from fedcore.data.features import Features, SiteStatistics, merge
 from fedcore.data.prepare import Prepared, prepare
 from fedcore.data.schema import Schema
-from fedcore.errors import BadData
+from fedcore.errors import BadData, BadInput
 from fedcore.local.metrics import LOWER_IS_BETTER
 from fedcore.plan import build_plan
 from fedcore.rng import generator
@@ -53,7 +53,10 @@ def train(
     config = replace(config, run=replace(config.run, workers=workers))
     metric = cell.row.metric or table.metric
     prepared = _prepared(config, workdir)
-    with tempfile.TemporaryDirectory() as keep, closing(_fleet(config, prepared, Path(keep))) as fleet:
+    with ExitStack() as stack:
+        keep = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        fleet = open_fleet(config, prepared.sites, prepared.passing, keep)
+        stack.callback(fleet.close)
         schema = Schema.load(prepared.sites)
         rows, features = _described(fleet, schema, config)
         plan = build_plan(config, rows, schema, features, "table")
@@ -66,9 +69,11 @@ def train(
             scores |= {number: record.metrics[metric]} if metric in record.metrics else {}
             heard(number + 1)
         parts = _judged(table, cell, config, workdir, fleet, state, plan, metric)
+    if table.over == "clients" and not parts:
+        raise BadInput(f"no client's test rows give a {metric}; choose other data or another metric")
     if table.over == "clients":
         scores = {config.run.rounds - 1: sum(parts.values()) / len(parts)}
-    best = min if metric in LOWER_IS_BETTER else max
+    best = min if metric.removeprefix("personal_") in LOWER_IS_BETTER else max
     score = best(scores.values()) if table.when == "best" else scores[max(scores)]
     return Trained(scores, score, parts, config.run.rounds, time.monotonic() - start)
 
@@ -77,10 +82,6 @@ def _prepared(config: Config, workdir: Path) -> Prepared:
     """The data of `config`; those of natural clients are the same for all seeds."""
     drawn = config.data.partition.scheme != "natural"
     return prepare(config if drawn else replace(config, seed=1), workdir)
-
-
-def _fleet(config: Config, prepared: Prepared, keep: Path) -> Fleet:
-    return open_fleet(config, prepared.sites, prepared.passing, keep)
 
 
 def _described(fleet: Fleet, schema: Schema, config: Config) -> tuple[dict[str, int], Json]:
@@ -111,7 +112,8 @@ def _judged(
         data: DataConfig = config_from({"data": dict(cell.row.judged_on)}).data
         elsewhere = replace(config, data=data)
         prepared = _prepared(elsewhere, workdir)
-        fleet = SerialFleet(prepared.sites, prepared.passing, elsewhere)
+        judges = SerialFleet(prepared.sites, prepared.passing, elsewhere)
+        return own_scores(judges, judges.clients, state, plan, metric)
     return own_scores(fleet, fleet.clients, state, plan, metric)
 
 
