@@ -141,7 +141,9 @@ def _judge(
 
 def _compare(replies: Mapping[str, list[Reply]], data: Mapping[str, SiteData], task: str) -> Comparison:
     overall = {name: summarize(of, task)[0] for name, of in replies.items()}
-    metric = next(name for name in ("auc", "accuracy", "r2", "mse") if name in overall["federated"])
+    metric = next(
+        name for name in ("auc", "accuracy", "c_index", "r2", "mse") if name in overall["federated"]
+    )
     single = {
         name: {r.client: summarize([r], task)[0].get(metric) for r in of} for name, of in replies.items()
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedcore.config import ModelConfig
 from fedcore.data.features import Features
 from fedcore.data.schema import Schema
-from fedcore.errors import MissingExtra, UnknownName
+from fedcore.errors import BadConfig, MissingExtra, UnknownName
 from fedcore.types import Floats, Layout, Vector
 
 
@@ -23,7 +23,7 @@ from fedcore.types import Floats, Layout, Vector
 class ModelSpec:
     """Everything needed to build a model again: stored beside its parameters as JSON.
 
-    `outputs` is 1 for regression and for two classes (one logit), else the number of classes.
+    `outputs` is 1 for regression, survival and two classes (one logit), else the number of classes.
     `input_shape` is the shape of one encoded row, `target` the center and scale of a regression's
     label: the network learns (label - center) / scale, and scores are in the label's unit. `tokens` is
     the size of the alphabet where a row holds token numbers, else 0.
@@ -77,7 +77,7 @@ class Model(Protocol):
         ...
 
     def scores(self, vector: Vector, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (n,) for two classes, (n, classes) for more, values (n,) for regression."""
+        """Probabilities (n,) for two classes, (n, classes) for more, values (n,) for regression, risks (n,) for survival."""
         ...
 
     def loss_and_gradient(
@@ -132,9 +132,17 @@ def model_spec(config: ModelConfig, schema: Schema, features: Features) -> Model
 
 
 def build_model(spec: ModelSpec) -> Model:
-    """The model of `spec`. Raises `UnknownName` for an unknown framework, `MissingExtra` for one that is not installed."""
+    """The model of `spec`.
+
+    Raises `UnknownName` for an unknown framework, `MissingExtra` for one that is not installed,
+    `BadConfig` for one that does not learn the task.
+    """
     if spec.framework not in FRAMEWORKS:
         raise UnknownName("framework", spec.framework, FRAMEWORKS)
+    if spec.task == "survival" and spec.framework != "numpy":
+        raise BadConfig(
+            "model.framework", spec.framework, "learns classes and numbers; survival is learned with numpy"
+        )
     framework = FRAMEWORKS[spec.framework]
     try:
         adapter = import_module(f"fedcore.adapters.{framework.module}")

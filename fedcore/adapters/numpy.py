@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.adapters.cox import partial_likelihood
 from fedcore.adapters.layers import built_in_layout, built_in_start, clip_factors, epochs
 from fedcore.adapters.model import ModelSpec, Training
-from fedcore.errors import BadConfig
+from fedcore.errors import BadConfig, PlanRefused
 from fedcore.types import Floats, Layout, Vector
 
 Rows = NDArray[np.float32]
@@ -52,6 +53,11 @@ class NumpyModel:
         A row's gradient in a dense layer is an outer product, so its norm needs no gradient.
         Goodfellow 2015, arXiv:1510.01799.
         """
+        if self.spec.task == "survival":
+            raise PlanRefused(
+                "privacy.mode record with survival data: Cox's loss compares rows with one another, so one record moves "
+                "every gradient; choose privacy.mode: central or local"
+            )
         if not len(x):
             return np.zeros(vector.size)
         with np.errstate(all="ignore"):  # a row that is not finite is left out below
@@ -110,6 +116,8 @@ class NumpyModel:
         return backs
 
     def _activate(self, out: Rows) -> Rows:
+        if self.spec.task == "survival":
+            return out[:, 0]
         if self.spec.task == "regression":
             center, scale = self.spec.target
             return out[:, 0] * np.float32(scale) + np.float32(center)
@@ -119,6 +127,9 @@ class NumpyModel:
 
     def _loss(self, out: Rows, y: Rows) -> tuple[float, Rows]:
         rows = np.float32(len(out))
+        if self.spec.task == "survival":
+            likelihood, slope = partial_likelihood(out[:, 0], y)
+            return likelihood, slope.astype(np.float32)[:, None]
         if self.spec.task == "regression":
             center, scale = self.spec.target
             error = out[:, 0] - (y - np.float32(center)) / np.float32(scale)

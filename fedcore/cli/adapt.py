@@ -55,7 +55,7 @@ def adapt(
 
 def table(found: Adaptation) -> Table:
     """All rows together, the worst tenth, quantiles over clients; before, after, and what was gained."""
-    name = next(n for n in ("accuracy", "r2", "mse") if n in found.metrics)
+    name = next(n for n in ("accuracy", "c_index", "r2", "mse") if n in found.metrics)
     shown = Table(Column(name, no_wrap=True), "before", "after", "gain", box=SIMPLE_HEAD, pad_edge=False)
     rows = {"all rows together": (found.metrics[name], found.metrics[f"personal_{name}"])}
     for which, label in {

@@ -127,7 +127,7 @@ def print_result(facts: dict[str, object], workdir: Path, unit: str) -> None:
         f"model        {facts['model_dir']} (sha256 {str(facts['model_sha256'])[:16]}…)", markup=False
     )
     console.print(f"pictures     {workdir / 'runs' / str(facts['run']) / 'report'}", markup=False)
-    for name in ("auc", "accuracy", "personal_accuracy", "r2", "mae", "loss", "personal_loss"):
+    for name in ("auc", "accuracy", "personal_accuracy", "c_index", "r2", "mae", "loss", "personal_loss"):
         if name in metrics:
             console.print(f"{name:12} {metrics[name]:.4f}")
     console.print(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedcore.config import DataConfig
-from fedcore.data import flights, heart, images, own, school, text, writers
+from fedcore.data import brca, flights, heart, images, own, school, text, writers
 from fedcore.data.raw import Raw, write_raw
 from fedcore.data.schema import Schema
 from fedcore.errors import BadConfig, UnknownName
@@ -27,7 +27,7 @@ class DataSet:
     source: str
     licence: str
     natural: bool
-    task: Literal["classification", "regression", "either"]
+    task: Literal["classification", "regression", "survival", "either"]
     clients: str
     load: Callable[[DataConfig], Raw]
 
@@ -94,6 +94,26 @@ CATALOG: dict[str, DataSet] = {
             "classification",
             "1, all hospitals together",
             heart.load_flamby_pooled,
+        ),
+        DataSet(
+            "brca",
+            "How long women live with breast cancer, 1,088 patients, as FLamby divides them",
+            "FLamby's fed_tcga_brca in FEDCORE_DATA (TCGA; Liu et al. 2018)",
+            "MIT; open-access part of TCGA: no re-identification",
+            True,
+            "survival",
+            "6 regions",
+            brca.load,
+        ),
+        DataSet(
+            "brca-pooled",
+            "The same patients in one place: FLamby's pooled training",
+            "FLamby's fed_tcga_brca in FEDCORE_DATA (TCGA; Liu et al. 2018)",
+            "MIT; open-access part of TCGA: no re-identification",
+            True,
+            "survival",
+            "1, all regions together",
+            brca.load_pooled,
         ),
         DataSet(
             "school",

@@ -111,7 +111,7 @@ def frame(files: Sequence[Path], schema: Schema) -> "pd.DataFrame":
 
 def _numbers_of(schema: Schema) -> set[str]:
     """Names of the columns that hold numbers, a regression's label among them."""
-    return {c.name for c in schema.numeric} | ({schema.label} if schema.task == "regression" else set())
+    return {c.name for c in schema.numeric} | ({schema.label} if schema.task != "classification" else set())
 
 
 def _cells(raw: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def expectations(rows: "pd.DataFrame", schema: Schema, config: ChecksConfig) -> 
                 yield _words(word.name, word.values)
     if schema.label in rows:
         yield _present(schema.label, False, config)
-        if schema.task == "regression":
+        if schema.task != "classification":
             yield _type(schema.label)
         else:
             yield _words(schema.label, schema.classes)

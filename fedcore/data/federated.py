@@ -94,7 +94,7 @@ def load_site(
 
 def targets(labels: NDArray[Any], schema: Schema, where: str) -> NDArray[np.float32]:
     """What the model learns (n,): the class's number in `schema.classes`, or the value. Raises `BadData`."""
-    if schema.task == "regression":
+    if schema.task != "classification":
         return labels.astype(np.float32)
     order = np.argsort(np.array(schema.classes))
     known = np.array(schema.classes)[order]

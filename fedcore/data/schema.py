@@ -36,14 +36,15 @@ class Schema:
     """Columns, label and task of a federated data set.
 
     For classification the label column holds one of `classes` (as text or integer, compared as
-    text); for regression `classes` is empty. `shape` is the shape of one row of an array set.
+    text); for regression `classes` is empty, and so it is for survival, whose label is the time of an event, or
+    minus the time up to which there was none. `shape` is the shape of one row of an array set.
     `unique` names the columns that together may not repeat (no duplicates); empty: all columns.
     `split` names the column that holds ``train`` or ``test`` where the set brings its division; empty: it is drawn.
     `tokens` is the size of the alphabet where ``x`` holds token numbers from 0, else 0.
     """
 
     dataset: str
-    task: Literal["classification", "regression"]
+    task: Literal["classification", "regression", "survival"]
     label: str
     classes: tuple[str, ...] = ()
     numeric: tuple[Numeric, ...] = ()

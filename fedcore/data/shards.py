@@ -80,7 +80,7 @@ def read_shard(file: Path, schema: Schema) -> Shard:
 
 def labels_of(shard: Shard, schema: Schema) -> NDArray[Any]:
     """The shard's labels (n,): text of the class, or finite float64 for regression. Raises `BadData`."""
-    if schema.task == "regression":
+    if schema.task != "classification":
         return _numbers(shard, schema.label, shard.label, nullable=False)
     words = _words(shard, schema.label, shard.label, nullable=False)
     wrong = np.flatnonzero(~np.isin(words, np.array(schema.classes)))

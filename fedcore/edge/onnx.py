@@ -79,7 +79,7 @@ def _score_nodes(spec: ModelSpec, current: str, tensors: list[Any]) -> list[Any]
     if spec.outputs > 1:
         return [helper.make_node("Softmax", [current], ["scores"], axis=1)]
     tensors.append(numpy_helper.from_array(np.array([-1], np.int64), "vector"))
-    if spec.task == "regression":
+    if spec.task != "classification":
         for name, number in zip(("center", "scale"), spec.target, strict=True):
             tensors.append(numpy_helper.from_array(np.array(number, np.float32), name))
         return [
@@ -109,7 +109,7 @@ def _torch_graph(trained: TrainedModel) -> Any:
             out = self.module(x)
             if spec.outputs > 1:
                 return torch.softmax(out, dim=1)
-            if spec.task == "regression":
+            if spec.task != "classification":
                 values: torch.Tensor = out.reshape(-1) * spec.target[1] + spec.target[0]
                 return values
             return torch.sigmoid(out.reshape(-1))

@@ -1,7 +1,8 @@
 """How good a model is: counted at each client, added up at the server.
 
 A client sends sums, and for two classes a histogram of its scores per class, from which the
-server computes the area under the curve of all clients together without seeing a score.
+server computes the area under the curve of all clients together without seeing a score. For
+survival it sends how many of its own pairs are ordered rightly: pairs across clients are never formed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.adapters.cox import concordance, partial_likelihood
 from fedcore.types import Json, Reply
 
 BINS = 4096
@@ -18,6 +20,8 @@ _TINY = 1e-7
 
 def measure(scores: NDArray[np.float32], y: NDArray[np.float32], task: str) -> dict[str, Json]:
     """A client's sums over its test rows: see `summarize`."""
+    if task == "survival":
+        return _measure_risks(scores, y)
     if task == "regression":
         return _measure_values(scores, y)
     return _measure_classes(scores, y) if scores.ndim == 2 else _measure_binary(scores, y)
@@ -85,11 +89,20 @@ def _measure_values(scores: NDArray[np.float32], y: NDArray[np.float32]) -> dict
     }
 
 
+def _measure_risks(scores: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str, Json]:
+    pairs = concordance(scores, y)
+    loss = partial_likelihood(scores, y)[0] * len(y)
+    return {"rows": len(y), "loss_sum": loss, "concordant": pairs.concordant, "comparable": pairs.comparable}
+
+
 def _metrics(facts: Sequence[Mapping[str, Json]], task: str) -> dict[str, float]:
     rows = sum(f["rows"] for f in facts)
     loss = sum(f["loss_sum"] for f in facts) / rows
     if task == "regression":
         return _value_metrics(facts, rows, loss)
+    if task == "survival":
+        pairs = sum(f["comparable"] for f in facts)
+        return {"loss": loss} | ({"c_index": sum(f["concordant"] for f in facts) / pairs} if pairs else {})
     metrics = {"loss": loss, "accuracy": sum(f["correct"] for f in facts) / rows}
     if "positive" in facts[0]:
         area = auc(_added(facts, "positive"), _added(facts, "negative"))

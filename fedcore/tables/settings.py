@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from fedcore.errors import UnknownName
-from fedcore.tables.flamby import HEART
+from fedcore.tables.flamby import BRCA, HEART
 from fedcore.tables.table import Table
 
-TABLES: Mapping[str, Table] = {table.name: table for table in (HEART,)}
+TABLES: Mapping[str, Table] = {table.name: table for table in (HEART, BRCA)}
 
 
 def named(name: str) -> Table:

@@ -42,6 +42,8 @@ def test_the_sets_are_listed_for_people_and_programs() -> None:
         "heart",
         "heart-flamby",
         "heart-flamby-pooled",
+        "brca",
+        "brca-pooled",
         "school",
         "school-shares",
         "shakespeare",
