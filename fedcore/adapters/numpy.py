@@ -1,6 +1,6 @@
 """Dense networks in numpy alone: for devices and tests without a framework."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +38,23 @@ class NumpyModel:
 
     def loss_and_gradient(self, vector: Vector, x: Rows, y: Rows) -> tuple[float, Vector]:
         """Mean loss and its gradient by back-propagation."""
+        out, pull = self.pullback(vector, x)
+        loss, back = self._loss(out, y)
+        return loss, pull(back)
+
+    def pullback(self, vector: Vector, x: Rows) -> tuple[Rows, Callable[[Rows], Vector]]:
+        """Logits or scaled values (n, outputs), and what makes the gradient (d,) of one at them (n, outputs)."""
         steps = self._forward(vector, x)
-        loss, back = self._loss(steps[-1], y)
-        gradient = np.empty_like(vector)
-        parts = list(self.layout.split(gradient).values())
-        for i, back_i in enumerate(self._backward(vector, steps, back)):
-            np.matmul(back_i.T, steps[i], out=parts[2 * i])
-            back_i.sum(axis=0, out=parts[2 * i + 1])
-        return loss, gradient
+
+        def pull(back: Rows) -> Vector:
+            gradient = np.empty_like(vector)
+            parts = list(self.layout.split(gradient).values())
+            for i, back_i in enumerate(self._backward(vector, steps, back)):
+                np.matmul(back_i.T, steps[i], out=parts[2 * i])
+                back_i.sum(axis=0, out=parts[2 * i + 1])
+            return gradient
+
+        return steps[-1], pull
 
     def clipped_sum(self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator) -> Floats:
         """Sum of clipped gradients of the rows: see the protocol.

@@ -78,6 +78,24 @@ class TorchModel:
             loss = passes.loss(torch.from_numpy(x), self._labels(y))
             return float(loss), passes.gradient.numpy()
 
+    def pullback(self, vector: Vector, x: Rows) -> tuple[Rows, Callable[[Rows], Vector]]:
+        """Logits or scaled values (n, outputs), and what makes the gradient (d,) of one at them (n, outputs).
+
+        What a module draws in training, such as dropout, is off.
+        """
+        module = self._build().eval()
+        gradient = self._bind(module, torch.from_numpy(np.array(vector, dtype=np.float32)))
+        with _one_thread():
+            out = self._outputs(module, torch.from_numpy(x))
+
+        def pull(back: Rows) -> Vector:
+            gradient.zero_()
+            with _one_thread():
+                out.backward(torch.from_numpy(back), retain_graph=True)  # type: ignore[no-untyped-call]
+            return gradient.numpy().copy()
+
+        return out.detach().numpy(), pull
+
     def train(
         self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator
     ) -> tuple[Vector, Mapping[str, float]]:

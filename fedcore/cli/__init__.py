@@ -40,6 +40,7 @@ def _mount() -> None:
         adapt,
         compare,
         data,
+        distill,
         edge,
         models,
         privacy,
@@ -53,6 +54,7 @@ def _mount() -> None:
 
     run.add_to(app)
     app.command()(adapt.adapt)
+    app.command()(distill.distill)
     app.registered_commands += registry.app.registered_commands + compare.app.registered_commands
     app.registered_commands += models.app.registered_commands
     robustness.add_to(app)

@@ -41,6 +41,14 @@ def config_from(tree: Mapping[str, Any]) -> Config:
         raise BadConfig(where, first.get("input"), _sentence(first["msg"])) from None
 
 
+def overridden(config: Config, overrides: Iterable[str]) -> Config:
+    """`config` with ``dotted.key=value`` overrides on top. Raises `BadInput` in one sentence."""
+    tree = config_tree(config)
+    for override in overrides:
+        tree = _overlay(tree, _parse_override(override))
+    return config_from(tree)
+
+
 def config_tree(config: Config) -> dict[str, Any]:
     """`config` as nested JSON values, the inverse of `config_from`."""
     tree: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
