@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fedcore.adaptation import without_new
-from fedcore.adapters.model import build_model, model_spec
+from fedcore.adapters.model import Model, build_model, model_spec
 from fedcore.adapters.trained import TrainedModel
 from fedcore.config import Config, config_tree
 from fedcore.data.features import SiteStatistics, merge
@@ -255,6 +257,7 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
     model = build_model(model_spec(config.model, schema, features))
     if config.privacy.mode == "record":
         refuse_mixed_records(model)
+    _try_out(model)
     digests = {site: data.digests.get(site, "") for site in rows}
     body = {
         "config": _identity(config),
@@ -278,6 +281,12 @@ def _end(record: RoundRecord, stopped: str | None) -> dict[str, Json]:
     """What the last task of a round is told."""
     facts: dict[str, Json] = {"done": stopped is not None, "stopped": stopped}
     return facts | {"metrics": dict(record.metrics), "epsilon": record.epsilon}
+
+
+def _try_out(model: Model) -> None:
+    """Score one empty row, so that a model that does not fit the rows is named before any client trains."""
+    row = np.zeros((1, *model.spec.input_shape), np.float32)
+    model.scores(model.init(np.random.default_rng(0)), row)
 
 
 def _describe(config: Config, data: Prepared, run: str) -> list[Reply]:

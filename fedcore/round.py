@@ -364,13 +364,14 @@ def _guarded(reply: Reply, guard: Transform) -> Vector:
 
 def _require(known: Known, got: int) -> None:
     """Raise for fewer updates than the round needs."""
-    needed, replies = known.facts("ask")["needed"], known.journal.replies()
+    needed, replies, refused = known.facts("ask")["needed"], _replies(known), known.facts("admit")["refused"]
     if got >= needed:
         return
-    lost = sum(bool(replies[client].facts.get("diverged")) for client in known.facts("admit")["refused"])
+    lost = sum(c in replies and replies[c].facts.get("diverged") is True for c in refused)
     if got + lost >= needed:
         what = f"{lost} of {lost + got} clients of round {known.state.round + 1} have no finite update"
         raise Diverged(f"{what}; kept {kept_model(known.state.model_round)}")
+    why = "".join(f", {len(refused)} refused such as {c} ({said})," for c, said in [*refused.items()][:1])
     raise TooFewClients(
-        needed, got, "a round's quorum (cohort.quorum, cohort.min_clients, combine.rule with combine.f)"
+        needed, got, f"a round's quorum (cohort.quorum, cohort.min_clients, combine.rule with combine.f){why}"
     )

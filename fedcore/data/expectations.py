@@ -98,15 +98,18 @@ def frame(files: Sequence[Path], schema: Schema) -> "pd.DataFrame":
     """All shards of a site below each other; a column that a shard lacks is left out. Raises `BadData`."""
     import pandas as pd
 
-    shards = [_cells(read_raw(file), schema) for file in files]
+    seen: set[tuple[int, ...]] = set()  # shapes of rows that are not the schema's
+    shards = [_cells(read_raw(file), schema, seen) for file in files]
     names = [name for name in shards[0] if all(name in shard for shard in shards)]
     rows = pd.concat(
         [pd.DataFrame({name: shard[name] for name in names}) for shard in shards], ignore_index=True
     )
     numbers = _numbers_of(schema)
-    return rows.astype(
+    rows = rows.astype(
         {name: np.float64 for name in names if name in numbers and rows[name].dtype.kind in "iufb"}
     )
+    rows.attrs["shapes"] = sorted(seen)
+    return rows
 
 
 def _numbers_of(schema: Schema) -> set[str]:
@@ -114,8 +117,11 @@ def _numbers_of(schema: Schema) -> set[str]:
     return {c.name for c in schema.numeric} | ({schema.label} if schema.task != "classification" else set())
 
 
-def _cells(raw: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """Numbers where all cells are, otherwise words with None for a missing one; an array of a row as its hash."""
+def _cells(raw: Mapping[str, Any], schema: Schema, seen: set[tuple[int, ...]]) -> dict[str, Any]:
+    """Numbers where all cells are, otherwise words with None for a missing one; an array of a row as its hash.
+
+    Another shape than the schema's is added to `seen`, and its rows are left out.
+    """
     numbers = _numbers_of(schema)
     cells: dict[str, Any] = {}
     for name in dict.fromkeys((*schema.columns, schema.label, *schema.unique)):
@@ -125,6 +131,8 @@ def _cells(raw: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
         if name == "x" and not schema.is_table:
             if column.shape[1:] == schema.shape:
                 cells[ROW] = [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in column]
+            else:
+                seen.add(column.shape[1:])
         elif name in numbers:
             cells[name] = parsed(column)
         else:
@@ -165,7 +173,10 @@ def expectations(rows: "pd.DataFrame", schema: Schema, config: ChecksConfig) -> 
 
 def _absent(rows: "pd.DataFrame", needed: tuple[str, ...], schema: Schema) -> str:
     absent = [repr(name) for name in needed if name not in rows and name != ROW]
-    return f"column {', '.join(absent)} is missing" if absent else f"x is not of shape {schema.shape}"
+    if absent:
+        return f"column {', '.join(absent)} is missing"
+    shapes = ", ".join(map(str, rows.attrs.get("shapes", ()))) or "none"
+    return f"rows of x have shape {shapes}, expected {schema.shape}"
 
 
 def _number(number: Numeric, is_number: bool, config: ChecksConfig) -> Iterator[Any]:

@@ -192,7 +192,7 @@ def test_arrays_are_checked_for_shape_and_duplicates(tmp_path: Path) -> None:
     assert {site: result.reasons for site, result in results.items()} == {
         "good": (),
         "doubled": ("there are duplicated rows",),
-        "flat": ("x is not of shape (2,)",),
+        "flat": ("rows of x have shape (1,), expected (2,)",),
     }
 
 
