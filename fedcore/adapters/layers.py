@@ -37,10 +37,12 @@ def epochs(rows: int, settings: Training, rng: np.random.Generator) -> Iterator[
         for _ in range(settings.epochs):
             yield batches(rows, settings.batch_size, rng)
         return
-    left = settings.steps
+    stream, left = settings.stream, settings.steps
+    number, skip = divmod(stream.first if stream else 0, -(-rows // settings.batch_size))
     while left > 0:
-        epoch = batches(rows, settings.batch_size, rng)[:left]
-        left -= len(epoch)
+        order = stream.order(number) if stream else rng
+        epoch = batches(rows, settings.batch_size, order)[skip : skip + left]
+        number, skip, left = number + 1, 0, left - len(epoch)
         yield epoch
 
 

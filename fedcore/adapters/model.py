@@ -4,10 +4,10 @@ Parameters travel as one flat float32 vector with a `Layout`. Frameworks are imp
 `build_model` only when asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,13 @@ class ModelSpec:
     tokens: int = 0
 
 
+class Stream(NamedTuple):
+    """A client's endless row of batches, epoch after epoch: where it goes on, and what each epoch is shuffled with."""
+
+    first: int  # number of the batch to begin with
+    order: Callable[[int], np.random.Generator]  # epoch -> its randomness
+
+
 @dataclass(frozen=True)
 class Training:
     """Local training settings that a model needs to know.
@@ -47,7 +54,8 @@ class Training:
     Each gradient becomes ``(gradient + weight_decay · w + correction + proximal · (w - anchor)) · mask``:
     `correction` (d,) is SCAFFOLD's and FedDyn's, `proximal` FedProx's μ with the `anchor` (d,) that it
     pulls to (None: where training starts), `mask` (d,) is 1 where parameters are trained and 0 where
-    they stay (None: all are trained). With `steps` training ends after so many batches, whatever `epochs` says.
+    they stay (None: all are trained). With `steps` training ends after so many batches, whatever `epochs` says;
+    `stream` says which ones (None: the first ones of a new order).
     """
 
     lr: float
@@ -60,6 +68,7 @@ class Training:
     anchor: Vector | None = None
     mask: Vector | None = None
     steps: int | None = None
+    stream: Stream | None = None
 
 
 class Model(Protocol):

@@ -16,7 +16,7 @@ class LocalConfig:
     starts by `mu`, ``fednova``, which averages progress a step, ``scaffold``, which corrects each
     gradient by what the server knows of the others', or ``feddyn``, which does so by what the client
     did before, at a pull of `alpha`. A client goes over its rows `epochs` times, or with `steps` takes
-    exactly so many batches, however many rows it has.
+    exactly so many batches, however many rows it has, and goes on with the next ones in the next round.
 
     The learning rate rises for `warmup` rounds to `lr`, then stays (``constant``), falls by `decay` each
     round (``exponential``) or every `period` rounds (``step``), or along a cosine that would reach zero

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedcore.adapters.model import Model, Training
+from fedcore.adapters.model import Model, Stream, Training
 from fedcore.config import Config
 from fedcore.data.federated import SiteData, train_statistics
 from fedcore.errors import AnsweredBefore, BadInput, Diverged, FedcoreError
@@ -99,6 +99,11 @@ class Client:
         rng = generator(seed, "train", task.round, self.name)
         own = generator(seed, "personal", task.kind, task.round, self.name)
         base = algorithm(self._config.local.algorithm)
+        if settings.steps is not None:  # batches go on where those of the round before ended
+            order = Stream(
+                task.round * settings.steps, lambda epoch: generator(seed, "epoch", epoch, self.name)
+            )
+            settings = replace(settings, stream=order)
         return Work(model, task.model, kept, data, settings, self._config.personal, base, rng, own)
 
     def _kept_and_sent(self, work: Work, task: Task) -> tuple[Vector, Mapping[str, float]]:

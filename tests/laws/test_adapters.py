@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedcore.adapters.model import FRAMEWORKS as KNOWN
-from fedcore.adapters.model import Model, ModelSpec, Training, build_model
+from fedcore.adapters.model import Model, ModelSpec, Stream, Training, build_model
 from fedcore.errors import BadConfig, UnknownName
 from fedcore.rng import generator
 
@@ -96,6 +96,22 @@ def test_so_many_steps_are_the_first_batches_of_so_many_epochs(framework):
     assert trained(1, 6) == trained(2, None)  # 20 rows in batches of 8 are three steps an epoch
     assert trained(9, 3) == trained(1, None)
     assert len({trained(1, steps) for steps in range(1, 7)}) == 6
+
+
+def test_a_stream_goes_through_all_rows_before_any_comes_twice_however_rounds_cut_it():
+    from fedcore.adapters.layers import epochs
+
+    def seen(first: int, steps: int) -> list[int]:
+        stream = Stream(first, lambda epoch: generator(3, "epoch", epoch))
+        settings = Training(0.1, 0.0, 0.0, 1, 8, steps=steps, stream=stream)
+        return [
+            int(row) for epoch in epochs(20, settings, generator(1, "no")) for batch in epoch for row in batch
+        ]
+
+    whole = seen(0, 9)
+    assert [sorted(whole[at : at + 20]) for at in (0, 20, 40)] == [list(range(20))] * 3
+    assert whole[:20] != whole[20:40]
+    assert seen(0, 2) + seen(2, 2) + seen(4, 5) == whole
 
 
 def test_the_loss_of_steps_is_a_mean_over_the_rows_they_saw(framework):
