@@ -53,6 +53,16 @@ def test_scores_of_rows_are_those_of_every_round_and_the_best_counts(table, grou
     assert last.scores == {2: trained.scores[2]}
 
 
+@pytest.mark.parametrize("name", ["Ditto", "APFL", "Per-FedAvg"])
+def test_a_personal_row_is_scored_by_the_clients_own_models(name, table, ground):
+    row = next(row for row in named("pfllib-fmnist").rows if row.name == name)
+    tiny = table(rows=(row,))
+    trained = train(tiny, Cell(row, tiny.columns[0], 1, 2), ground)
+    shared = train(tiny, Cell(Part(name, row.tree), tiny.columns[0], 1, 2), ground)
+    assert set(trained.scores) == set(shared.scores) == {0, 1}
+    assert trained.scores != shared.scores
+
+
 def test_where_clients_count_the_score_is_the_mean_of_their_own(table, ground):
     tiny = table(over="clients", when="last")
     trained = train(tiny, Cell(tiny.rows[0], tiny.columns[0], 1), ground)
