@@ -191,12 +191,11 @@ def train(opened: Session, report: Report) -> Iterator[RoundRecord]:
     number = 0
     while opened.stopped(number) is None or number < opened.rounds:
         try:
-            opened.advance(number)
+            record = opened.play(number)
         except BudgetSpent:
             if number == 0:
                 raise
             return
-        record = opened.record(number)
         deliver(opened, record, report)
         yield record
         number += 1
@@ -206,6 +205,8 @@ def train(opened: Session, report: Report) -> Iterator[RoundRecord]:
 
 def deliver(opened: Session, record: RoundRecord, report: Report) -> None:
     """Tell the sinks of a committed round, at least once; each ignores what it has heard."""
+    if report.mlflow is None:
+        return
     delivered = opened.store.journal(opened.name, record.round)
     if delivered.kept("deliver/report") is None:
         report(record)

@@ -33,8 +33,9 @@ from fedcore.round import (
     run_steps,
 )
 from fedcore.simulation import open_fleet
+from fedcore.simulation.held import HeldJournal, lasting
 from fedcore.state import Outcome, Plan, State
-from fedcore.store import Store
+from fedcore.store import Journal, Store
 from fedcore.types import Fleet, Json, RoundRecord, Vector, canonical_json
 from fedcore.versions import next_course
 
@@ -59,9 +60,18 @@ class Session:
         return len(self.store.rounds(self.name))
 
     def advance(self, round_number: int, until: str = "record") -> Known:
-        """The round up to and with the step `until`: see `run_steps`."""
+        """The round up to and with the step `until`, each step durable on its own: see `run_steps`."""
         journal = self.store.journal(self.name, round_number)
         return run_steps(self.state(round_number), self.plan, self.fleet, journal, self.ledger, until)
+
+    def play(self, round_number: int) -> RoundRecord:
+        """The record of a round of a simulation, played as a whole: what can be computed again is not kept before."""
+        at = lasting(self.plan, self.config.privacy)
+        journal: Journal | HeldJournal = self.store.journal(self.name, round_number)
+        if at is not None:
+            journal = HeldJournal(self.store, self.name, round_number, at)
+        known = run_steps(self.state(round_number), self.plan, self.fleet, journal, self.ledger)
+        return self._seen(round_record(known), round_number)
 
     def state(self, round_number: int) -> State:
         """The state that round starts from. Raises `BadInput` unless the round before it is complete."""
@@ -102,9 +112,7 @@ class Session:
 
     def record(self, round_number: int) -> RoundRecord:
         """The record of a complete round, with the time it was committed."""
-        journal = self.store.journal(self.name, round_number)
-        record = round_record(self.advance(round_number))
-        return replace(record, committed_at=journal.committed_at("record"), seconds=dict(journal.seconds()))
+        return self._seen(round_record(self.advance(round_number)), round_number)
 
     def records(self) -> list[RoundRecord]:
         """The records of all complete rounds."""
@@ -160,6 +168,11 @@ class Session:
         kept = kept_model(self.state(rounds).model_round)
         what = f"the model of round {rounds} or its loss is not finite; kept {kept}"
         return Diverged(what, "lower local.lr or server.lr")
+
+    def _seen(self, record: RoundRecord, round_number: int) -> RoundRecord:
+        """The record with what this execution of the round was seen to take."""
+        journal = self.store.journal(self.name, round_number)
+        return replace(record, committed_at=journal.committed_at("record"), seconds=dict(journal.seconds()))
 
     def _best_round(self) -> int | None:
         """The round whose model is the run's because of early stopping; None without it."""

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -182,15 +182,17 @@ class Store:
 
     def write(self, run: str, round_number: int, step: str, outcome: Outcome, seconds: float) -> None:
         """Commit a step: first its blob, then its row. A step already committed stays as it is."""
-        if step in self.steps(run, round_number, step):
-            return
-        facts = canonical_json(outcome.facts)
-        blob = (
-            self._blobs.write(_blob_name(run, round_number, step), facts, outcome.arrays)
-            if outcome.arrays
-            else None
-        )
-        self._commit(run, round_number, step, facts, blob, seconds)
+        if step not in self.steps(run, round_number, step):
+            self.write_all(run, round_number, {step: (outcome, seconds)})
+
+    def write_all(self, run: str, round_number: int, steps: Mapping[str, tuple[Outcome, float]]) -> None:
+        """Commit steps with their seconds together: first their blobs, then their rows in one transaction."""
+        rows = []
+        for step, (outcome, seconds) in steps.items():
+            facts, name = canonical_json(outcome.facts), _blob_name(run, round_number, step)
+            blob = self._blobs.write(name, facts, outcome.arrays) if outcome.arrays else None
+            rows.append(_row(run, round_number, step, facts, blob, seconds))
+        self._commit(rows)
 
     def adopt(self, run: str, round_number: int, step: str) -> bool:
         """Commit a step whose blob is there without its row; whether there was one."""
@@ -198,7 +200,7 @@ class Store:
         if found is None:
             return False
         facts, _ = self._blobs.read(_blob_name(run, round_number, step), found)
-        self._commit(run, round_number, step, facts, found, 0.0)
+        self._commit([_row(run, round_number, step, facts, found, 0.0)])
         return True
 
     def steps(self, run: str, round_number: int, prefix: str = "") -> dict[str, float]:
@@ -211,17 +213,13 @@ class Store:
         with self.reading() as connection:
             return {row.step: row.seconds for row in connection.execute(query.order_by(STEPS.c.step))}
 
-    def _commit(
-        self, run: str, round_number: int, step: str, facts: str, blob: str | None, seconds: float
-    ) -> None:
-        row = {"run": run, "round": round_number, "step": step, "facts": facts, "blob": blob}
-        row |= {"sha256": _digest(facts, blob), "seconds": seconds, "committed_at": time.time()}
+    def _commit(self, rows: Sequence[Mapping[str, Json]]) -> None:
+        """Enter rows that are not there yet."""
         with self.writing() as connection:
-            if (
-                connection.execute(sa.select(STEPS.c.step).where(*_key(run, round_number, step))).first()
-                is None
-            ):
-                connection.execute(sa.insert(STEPS).values(**row))
+            for row in rows:
+                there = sa.select(STEPS.c.step).where(*_key(row["run"], row["round"], row["step"]))
+                if connection.execute(there).first() is None:
+                    connection.execute(sa.insert(STEPS).values(**row))
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -321,6 +319,11 @@ def _blob_name(run: str, round_number: int, step: str) -> str:
 
 def _digest(facts: str, blob: str | None) -> str:
     return hashlib.sha256(f"{facts}\n{blob or ''}".encode()).hexdigest()
+
+
+def _row(run: str, number: int, step: str, facts: str, blob: str | None, seconds: float) -> dict[str, Json]:
+    row = {"run": run, "round": number, "step": step, "facts": facts, "blob": blob}
+    return row | {"sha256": _digest(facts, blob), "seconds": seconds, "committed_at": time.time()}
 
 
 def _key(run: str, round_number: int, step: str) -> tuple[sa.ColumnElement[bool], ...]:
