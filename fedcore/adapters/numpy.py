@@ -89,23 +89,17 @@ class NumpyModel:
         self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator
     ) -> tuple[Vector, Mapping[str, float]]:
         """Local SGD as `Training` says; ``loss`` is the mean over the last epoch."""
-        anchor = vector if settings.anchor is None else settings.anchor
-        vector, velocity = vector.copy(), np.zeros_like(vector)
+        vector, step = vector.copy(), _step(vector, settings)
         total, seen = 0.0, 1
         for epoch in epochs(len(x), settings, rng):
-            total, seen = 0.0, sum(map(len, epoch))
-            for rows in epoch:
-                loss, gradient = self.loss_and_gradient(vector, x[rows], y[rows])
-                gradient += np.float32(settings.weight_decay) * vector
-                if settings.correction is not None:
-                    gradient += settings.correction
-                if settings.proximal:
-                    gradient += np.float32(settings.proximal) * (vector - anchor)
-                if settings.mask is not None:
-                    gradient *= settings.mask
-                velocity = np.float32(settings.momentum) * velocity + gradient
-                vector -= np.float32(settings.lr) * velocity
-                total += loss * len(rows)
+            order = np.concatenate(epoch)
+            total, seen, at = 0.0, len(order), 0
+            epoch_x, epoch_y = x[order], y[order]
+            for size in map(len, epoch):
+                batch = slice(at, at + size)
+                loss, gradient = self.loss_and_gradient(vector, epoch_x[batch], epoch_y[batch])
+                step(vector, gradient)
+                total, at = total + loss * size, at + size
         return vector, {"loss": total / seen}
 
     def _forward(self, vector: Vector, x: Rows) -> list[Rows]:
@@ -152,6 +146,30 @@ class NumpyModel:
         loss = -np.mean(np.log(np.maximum(back[index], np.finfo(np.float32).tiny)))
         back[index] -= 1
         return float(loss), back / rows
+
+
+def _step(start: Vector, settings: Training) -> Callable[[Vector, Vector], None]:
+    """A step of SGD that adds to a gradient what `Training` says; it changes vector and gradient in place."""
+    anchor = start if settings.anchor is None else settings.anchor
+    velocity, scratch = np.zeros_like(start), np.empty_like(start)
+
+    def step(vector: Vector, gradient: Vector) -> None:
+        if settings.weight_decay:
+            gradient += np.multiply(vector, np.float32(settings.weight_decay), out=scratch)
+        if settings.correction is not None:
+            gradient += settings.correction
+        if settings.proximal:
+            np.subtract(vector, anchor, out=scratch)
+            gradient += np.multiply(scratch, np.float32(settings.proximal), out=scratch)
+        if settings.mask is not None:
+            gradient *= settings.mask
+        moved = gradient
+        if settings.momentum:
+            np.multiply(velocity, np.float32(settings.momentum), out=velocity)
+            moved = np.add(velocity, gradient, out=velocity)
+        vector -= np.multiply(moved, np.float32(settings.lr), out=scratch)
+
+    return step
 
 
 def _sigmoid(logit: Rows) -> Rows:

@@ -66,7 +66,9 @@ class TorchModel:
 
     def scores(self, vector: Vector, x: Rows) -> Rows:
         """Probabilities or values: see the protocol."""
-        flat = torch.from_numpy(np.array(vector, dtype=np.float32))
+        flat = torch.from_numpy(
+            np.require(vector, np.float32, ["C", "W"])
+        )  # a copy only where torch needs one
         with _one_thread(), torch.no_grad(), self._passes(flat) as passes:
             parts = [self._activate(passes.outputs(part)) for part in _chunks(x)]
         return torch.cat(parts).numpy()
@@ -115,10 +117,14 @@ class TorchModel:
                     total += float(loss * len(batch_y))
         return flat.numpy(), {"loss": total / seen}
 
+    @property
+    def _dense(self) -> bool:
+        return not self.spec.factory and self.spec.name in DENSE
+
     @contextmanager
     def _passes(self, flat: torch.Tensor, training: bool = False) -> "Iterator[DensePasses | ModulePasses]":
         """Passes at the parameters in `flat`, by a module that is built once and lent to one caller at a time."""
-        if not self.spec.factory and self.spec.name in DENSE:
+        if self._dense:
             yield DensePasses(self.spec, flat)
             return
         module = (self._spare.pop() if self._spare else self._build()).train(training)
@@ -128,7 +134,7 @@ class TorchModel:
     @contextmanager
     def _chance(self, rng: np.random.Generator) -> Iterator[None]:
         """What a module draws (dropout) comes from `rng`; the order of batches stays as in numpy."""
-        if not self.spec.factory:
+        if self._dense:
             yield
             return
         with torch.random.fork_rng(devices=[]):

@@ -4,6 +4,7 @@ Same kernels, same operands, same order: the bytes are those of ``loss.backward(
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 
@@ -20,16 +21,26 @@ class DensePasses:
     """Forward and backward passes at the parameters in `flat` (d,); `gradient` (d,) is what the last one left."""
 
     def __init__(self, spec: ModelSpec, flat: torch.Tensor) -> None:
-        self.gradient = torch.zeros_like(flat)
-        sizes = [torch.Size(shape) for shape in built_in_layout(spec).shapes]
-        lengths = [size.numel() for size in sizes]
-        at, slopes = (
-            [part.view(size) for part, size in zip(torch.split(whole, lengths), sizes, strict=True)]
-            for whole in (flat, self.gradient)
-        )
-        self._layers = list(zip([weight.t() for weight in at[::2]], at[1::2], strict=True))
-        self._weights, self._slopes = at[::2], list(zip(slopes[::2], slopes[1::2], strict=True))
-        self._head = head(spec)
+        self._flat, self._head = flat, head(spec)
+        self._shapes = [torch.Size(shape) for shape in built_in_layout(spec).shapes]
+        parts = self._parts(flat)
+        self._weights = parts[::2]
+        self._layers = list(zip([weight.t() for weight in parts[::2]], parts[1::2], strict=True))
+
+    @cached_property
+    def gradient(self) -> torch.Tensor:
+        """The gradient (d,) that `loss` writes; made when it is first needed."""
+        return torch.zeros_like(self._flat)
+
+    @cached_property
+    def _slopes(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        parts = self._parts(self.gradient)
+        return list(zip(parts[::2], parts[1::2], strict=True))
+
+    def _parts(self, whole: torch.Tensor) -> list[torch.Tensor]:
+        """Views into `whole`, one a tensor of the layout."""
+        cut = torch.split(whole, [shape.numel() for shape in self._shapes])
+        return [part.view(shape) for part, shape in zip(cut, self._shapes, strict=True)]
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
         """Logits or values (n, outputs)."""
