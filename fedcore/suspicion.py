@@ -50,8 +50,9 @@ def coordinated(updates: Updates, rng: np.random.Generator) -> tuple[tuple[int, 
     n = len(updates)
     if n < 4:
         return ()
-    seen = _sampled(updates, rng).astype(np.float64)
-    seen -= np.median(seen, axis=0)
+    sampled = _sampled(updates, rng)
+    seen = sampled.astype(np.float64)
+    seen -= _middle(sampled)
     lengths = np.linalg.norm(seen, axis=1)
     cosines = (seen @ seen.T) / np.maximum(np.outer(lengths, lengths), np.finfo(np.float64).tiny)
     pairs = cosines[np.triu_indices(n, 1)]
@@ -100,6 +101,14 @@ def _sampled(updates: Updates, rng: np.random.Generator) -> Updates:
     n, d = updates.shape
     columns = max(CELLS // n, 1024)
     return updates if d <= columns else updates[:, np.sort(rng.integers(d, size=columns))]
+
+
+def _middle(updates: Updates) -> Floats:
+    """The median of each column (d,), as `numpy.median` of float64 has it; sorting float32 is three times as fast."""
+    n, ordered = len(updates), np.sort(updates, axis=0)
+    low, high = ordered[(n - 1) // 2].astype(np.float64), ordered[n // 2]
+    middle: Floats = (low + high) / 2
+    return middle
 
 
 def _connected(tied: np.ndarray) -> list[tuple[int, ...]]:

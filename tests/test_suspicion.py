@@ -6,7 +6,7 @@ import pytest
 from fedcore.coordinator import records as records_of
 from fedcore.coordinator import simulate
 from fedcore.errors import PlanRefused
-from fedcore.suspicion import coordinated, evidence, remembered, trusted, unusual_norms
+from fedcore.suspicion import _middle, coordinated, evidence, remembered, trusted, unusual_norms
 from fedcore.types import Reply
 
 ROUNDS = 100
@@ -115,3 +115,10 @@ def test_under_privacy_who_is_asked_may_not_depend_on_what_was_sent(workdir, set
     private = ["privacy.mode=central", "combine.weights=equal", "privacy.delta=0.01"]
     with pytest.raises(PlanRefused, match="cohort.max_suspicion 0.5: who is asked would depend"):
         simulate(settings(*private, "cohort.max_suspicion=0.5"), workdir, "a")
+
+
+@pytest.mark.parametrize("n", [4, 5, 10, 11])
+def test_the_centre_is_the_median_to_the_bit(rng, n):
+    updates = rng.normal(size=(n, 999)).astype(np.float32)
+    wide = np.median(updates.astype(np.float64), axis=0)
+    assert _middle(updates).tobytes() == wide.tobytes()
