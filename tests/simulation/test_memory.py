@@ -1,0 +1,79 @@
+"""What a simulating process holds does not grow with the population, and a small client stays small."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROUNDS_OF_A_POPULATION = """
+import json, os, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np, psutil
+from fedcore.config import load_config
+from fedcore.data.features import Features, Scale
+from fedcore.data.schema import Schema
+from fedcore.plan import build_plan
+from fedcore.round import run_round
+from fedcore.session import features_tree
+from fedcore.simulation import Memory, open_fleet
+from fedcore.state import State
+
+sites, number = Path(sys.argv[1]), int(sys.argv[2])
+config = load_config(overrides=("cohort.sampling=uniform", "cohort.size=10", "model.hidden=[200,200]",
+                                "model.framework=torch", "local.algorithm=sgd", "local.batch_size=20",
+                                "local.epochs=1", "checks.min_rows=1"))
+schema = Schema("s", "classification", "y", tuple(map(str, range(10))), shape=(28, 28))
+sites.mkdir(parents=True)
+schema.save(sites)
+rng = np.random.default_rng(0)
+x, y = rng.integers(0, 256, (600, 28, 28)).astype(np.uint8), rng.integers(0, 10, 600).astype(str)
+np.savez(sites / "rows.npz", x=x, y=y)
+one = (1.0,) * 784
+features = features_tree(Features((Scale("x", (0.0,) * 784, one, (0.0,) * 784),), (), shape=(28, 28)))
+names = tuple(f"client-{i:06d}" for i in range(number))
+plan = replace(build_plan(config, dict.fromkeys(names, 480), schema, features, "r"), evaluate_every=0)
+fleet = open_fleet(config, sites, names)
+size = 784 * 200 + 200 + 200 * 200 + 200 + 2000 + 10
+state = State("r", 0, np.zeros(size, np.float32), plan.optimizer.init(np.zeros(size, np.float32)))
+for round_number in range(6):
+    for name in plan.draw(plan.clients, plan.chance("r", round_number), round_number):
+        (sites / name).mkdir(exist_ok=True)
+        if not (sites / name / "rows.npz").exists():
+            os.link(sites / "rows.npz", sites / name / "rows.npz")
+    record, state = run_round(state, plan, fleet, Memory())
+assert len(record.replied) == 10, record
+print(json.dumps({"rss": psutil.Process().memory_info().rss / 1e6, "record": len(record.canonical())}))
+"""
+
+LENET = """
+import json, resource
+import numpy as np
+from fedcore.adapters.model import ModelSpec, Training, build_model
+model = build_model(ModelSpec("torch", "lenet", (), None, (28, 28), 10, "classification"))
+rng = np.random.default_rng(0)
+x, y = rng.random((600, 28, 28)).astype(np.float32), rng.integers(0, 10, 600).astype(np.float32)
+vector, facts = model.train(model.init(rng), x, y, Training(0.1, 0.9, 0.0, 1, 20), rng)
+assert np.isfinite(facts["loss"])
+print(json.dumps({"rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}))
+"""
+
+
+def told(script: str, *words: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_thousand_times_the_clients_take_a_tenth_more_memory_at_most(tmp_path):
+    few = told(ROUNDS_OF_A_POPULATION, str(tmp_path / "few"), "100")
+    many = told(ROUNDS_OF_A_POPULATION, str(tmp_path / "many"), "100000")
+    assert many["rss"] < 1.1 * few["rss"], (few, many)
+    assert many["record"] < 1.1 * few["record"]
+
+
+def test_a_client_process_trains_a_lenet_in_half_a_gigabyte():
+    assert told(LENET)["rss"] < 500
