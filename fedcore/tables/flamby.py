@@ -108,8 +108,5 @@ HEART = Table(
     columns=(Part("mean of 4 hospitals", {}),),
     published=published("heart"),
     seeds=5,
-    notes=(
-        "Rounds of the local and pooled rows are batches: Adam over 50 epochs, as published.",
-        "Each client draws its batches anew each round; FLamby's go on where the round before ended.",
-    ),
+    notes=("Rounds of the local and pooled rows are batches: Adam over 50 epochs, as published.",),
 )
