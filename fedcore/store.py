@@ -246,6 +246,7 @@ class Journal:
     def __init__(self, store: Store, run: str, round_number: int) -> None:
         self._store, self._run, self._round = store, run, round_number
         self._replies: dict[str, Reply] = {}
+        self._others: dict[int, Journal] = {}
 
     def once(self, step: str, compute: Callable[[], Outcome]) -> Outcome:
         """The committed outcome, the one left by a killed execution, or a new one."""
@@ -267,23 +268,22 @@ class Journal:
     def replies(self) -> Mapping[str, Reply]:
         """Replies kept so far, by client."""
         for step in self._store.steps(self._run, self._round, "reply/"):
-            client = step.removeprefix("reply/")
-            if client not in self._replies and (reply := self.reply(client)) is not None:
-                self._replies[client] = reply
+            self.reply(step.removeprefix("reply/"))
         return self._replies
 
     def reply(self, client: str) -> Reply | None:
         """The reply of one client, if it is kept."""
-        outcome = self.kept(f"reply/{client}")
-        if outcome is None:
-            return None
-        facts, update = outcome.facts, outcome.arrays.get("update")
-        belongs = facts.get("round"), facts.get("model_sha256")
-        return Reply(client, facts["facts"], update, facts["error"], *belongs)
+        if client not in self._replies and (outcome := self.kept(f"reply/{client}")) is not None:
+            facts, update = outcome.facts, outcome.arrays.get("update")
+            belongs = facts.get("round"), facts.get("model_sha256")
+            self._replies[client] = Reply(client, facts["facts"], update, facts["error"], *belongs)
+        return self._replies.get(client)
 
     def at(self, round_number: int) -> "Journal":
         """The journal of another round of the same run."""
-        return Journal(self._store, self._run, round_number)
+        if round_number not in self._others:
+            self._others[round_number] = Journal(self._store, self._run, round_number)
+        return self._others[round_number]
 
     def keep(self, reply: Reply) -> None:
         """Keep a reply; the first one of a client counts."""
