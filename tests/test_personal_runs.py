@@ -148,7 +148,7 @@ def test_an_own_model_that_diverges_is_refused_and_not_kept(workdir, settings):
         name = opened.plan.clients[0]
     with np.errstate(all="ignore"):
         reply = Client(name, workdir / "data/sites", config, workdir / "own").answer(task)
-    assert "its own model diverged; lower personal.lr" in str(reply.error)
+    assert "its own model is not finite; lower personal.lr" in str(reply.error)
     assert not (workdir / "own").exists()
 
 

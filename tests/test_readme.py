@@ -35,7 +35,7 @@ def commands(document: str) -> list[str]:
     """Every command of our programs in a document, in blocks and in running text."""
     text = (ROOT / document).read_text(encoding="utf-8")
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
-    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    lines = [line for block in blocks(document, "sh") for line in block.replace("\\\n", " ").splitlines()]
     found = [re.sub(r"^([A-Z]+=\S+ )+", "", line).removesuffix(" &") for line in lines + inline]
     return [line for line in found if re.match(rf"({'|'.join(PROGRAMS)}) [\w-]", line)]
 

@@ -89,21 +89,31 @@ class TensorflowModel:
             self._seed.assign(0)
 
     def clipped_sum(self, vector: Vector, x: Rows, y: Rows, clip: float, rng: np.random.Generator) -> Floats:
-        """Sum of clipped gradients of the rows, by a Jacobian, or one by one for a Keras model: see the protocol."""
-        if self.spec.factory:  # a row alone cannot see another, whatever the model does
+        """Sum of clipped gradients of the rows: see the protocol.
+
+        By a Jacobian, or one by one where a row would spoil the others': in a Keras model, whose
+        rows may see one another, and where one is not finite, as the Jacobian multiplies it in.
+        """
+        flat = x.reshape(len(x), -1)
+        whole = bool(np.isfinite(flat).all() and np.isfinite(y).all())
+        if self.spec.factory or not whole:
             self._seed.assign(int(rng.integers(_STEPS)))
-            return clipped_one_by_one(
-                lambda a, b: self.loss_and_gradient(vector, a, b)[1], x, y, clip, vector.size
-            )
+            return self._one_by_one(vector, x, y, clip)
         summed = np.zeros(vector.size)
         for start in range(0, len(x), _CHUNK):
             part = slice(start, start + _CHUNK)
             slopes = self._slopes(tf.constant(vector), tf.constant(x[part]), tf.constant(y[part]))
             gradients = slopes.numpy().astype(np.float64)
             lengths = np.linalg.norm(gradients, axis=1)
-            kept = np.isfinite(lengths)
-            summed += clip_factors(lengths[kept], clip) @ gradients[kept]
+            if not np.isfinite(lengths).all():  # a row that is finite may still overflow on its way
+                return self._one_by_one(vector, x, y, clip)
+            summed += clip_factors(lengths, clip) @ gradients
         return summed
+
+    def _one_by_one(self, vector: Vector, x: Rows, y: Rows, clip: float) -> Floats:
+        return clipped_one_by_one(
+            lambda a, b: self.loss_and_gradient(vector, a, b)[1], x, y, clip, vector.size
+        )
 
     @cached_property
     def _keras(self) -> Any:

@@ -17,7 +17,7 @@ from fedcore.data.features import Features, SiteStatistics, merge
 from fedcore.data.federated import load_site
 from fedcore.data.prepare import prepare
 from fedcore.data.schema import Schema
-from fedcore.errors import BadInput, TooFewClients
+from fedcore.errors import BadInput, Diverged, TooFewClients
 from fedcore.local.personal import refuse_own
 from fedcore.plan import build_plan
 from fedcore.redteam.attacks import Attack
@@ -144,7 +144,7 @@ def run_trial(
         try:
             with np.errstate(all="ignore"):  # what an attack does to a model overflows: that is the point
                 known = run_steps(state, plan, hostile, Memory())
-        except TooFewClients as error:
+        except (TooFewClients, Diverged) as error:
             stopped = str(error)
             break
         state = next_state(known)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedcore.config import PrivacyConfig
+from fedcore.selection import Turn
 from fedcore.state import State
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm
@@ -74,7 +75,7 @@ def test_no_client_moves_a_sum_by_more_than_the_noise_is_made_for(name, data, pr
     """One client is added or removed; replaced, it moves the sum by at most twice as much."""
     plan = private_plan(*PLANS[name], f"privacy.clip={CLIP}", "privacy.noise_multiplier=2")
     assert plan.noise is not None
-    first = plan.draw(plan.clients, plan.chance("r", 0), 0)[0]
+    first = plan.draw(plan.clients, plan.chance("r", 0), Turn(0))[0]
     others = [data.draw(honest) for _ in plan.clients[1:]]
     limit = data.draw(st.sampled_from([None, 1e-3, 0.5, 1e6])) if name == "adaptive" else None
     at = plan.guard.bound(inf) if limit is None else limit

@@ -18,6 +18,7 @@ from fedcore.data.features import Features, Scale
 from fedcore.data.schema import Schema
 from fedcore.plan import build_plan
 from fedcore.round import run_round
+from fedcore.selection import Turn
 from fedcore.session import features_tree
 from fedcore.simulation import Memory, open_fleet
 from fedcore.state import State
@@ -40,7 +41,7 @@ fleet = open_fleet(config, sites, names)
 size = 784 * 200 + 200 + 200 * 200 + 200 + 2000 + 10
 state = State("r", 0, np.zeros(size, np.float32), plan.optimizer.init(np.zeros(size, np.float32)))
 for round_number in range(6):
-    for name in plan.draw(plan.clients, plan.chance("r", round_number), round_number):
+    for name in plan.draw(plan.clients, plan.chance("r", round_number), Turn(round_number)):
         (sites / name).mkdir(exist_ok=True)
         if not (sites / name / "rows.npz").exists():
             os.link(sites / "rows.npz", sites / name / "rows.npz")
