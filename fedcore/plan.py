@@ -60,7 +60,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         weights=weights,
         guard=private.guard,
         aggregate=combined,
-        control=control(config.local, {client: rows[client] for client in clients}, weights),
+        control=control(config.local, rows, weights),
         adaptive=private.adaptive,
         noise=private.noise,
         charge=private.charge,

@@ -103,8 +103,8 @@ def select(known: Known) -> Outcome:
     spent = None
     if plan.charge and known.ledger:
         spent = known.ledger.reserve(state.run, state.round, plan.charge.event(state.round))
-    left = frozenset(asked)
-    excluded = [client for client in plan.clients if client not in left]
+    left = frozenset(asked) if len(asked) < len(plan.clients) else None
+    excluded = [client for client in plan.clients if left is not None and client not in left]
     facts = {**chosen, "epsilon": spent, "excluded": excluded}
     return Outcome(facts, versions.initial_model(state, plan))
 

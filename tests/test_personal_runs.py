@@ -159,7 +159,8 @@ def test_under_privacy_only_the_update_leaves_and_the_own_model_still_learns(wor
     assert result.epsilon is not None
     assert result.metrics["personal_accuracy"] > result.metrics["accuracy"]
     with seen(workdir, "a") as opened:
-        facts = [reply.facts for reply in opened.store.journal("a", 0).replies().values()]
+        task = Task("train", "a", 2, opened.state(2).model, opened.plan.features)
+        facts = [reply.facts for reply in opened.fleet.ask(task, opened.plan.clients)]
     assert facts == [{}] * 4
 
 
