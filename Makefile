@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := False
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo up down test test-all test-chaos check format lock repro bench-orchestration bench-aggregation clean
+.PHONY: help setup demo up down test test-all test-chaos check format lock repro bench-orchestration bench-aggregation bench-simulation clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -55,6 +55,9 @@ bench-orchestration: setup ## Airflow's overhead a round, beside empty tasks
 
 bench-aggregation: setup ## Aggregation beside Flower, ByzFL and the machine's own limits (a quarter of an hour)
 	@$(PY) benchmarks/aggregation.py
+
+bench-simulation: setup ## Seconds a round beside pfl-research, Flower and a bare PyTorch loop (under seven minutes)
+	@$(PY) benchmarks/simulation.py --rounds 8 --repeat 1
 
 clean: ## Remove everything that was made here except the environment
 	@rm -rf runs demo data models reports/docs reports/rounds .pytest_cache .mypy_cache .ruff_cache .coverage*
