@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := False
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo up down test test-all test-chaos check format lock repro bench-orchestration bench-aggregation bench-simulation clean
+.PHONY: help setup demo up down test test-all test-chaos test-frameworks check format lock repro bench-orchestration bench-aggregation bench-simulation clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -32,6 +32,9 @@ test: setup ## Everything that runs in minutes, with coverage, a worker a core
 
 test-all: setup ## Slow tests and those with real services too
 	@$(PY) -m pytest -m "not gpu"
+
+test-frameworks: setup ## The adapters' laws with TensorFlow too, in an environment of its own (1.4 GB)
+	@bash scripts/frameworks.sh
 
 test-chaos: setup ## Only the tests that kill processes
 	@$(PY) -m pytest -m "chaos"

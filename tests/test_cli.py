@@ -173,7 +173,7 @@ def test_models_shows_each_built_in_model_and_what_it_costs(fedcore):
     assert code == 0
     assert costs["lenet"] == {
         "name": "lenet",
-        "title": "LeNet-5: two 5 x 5 convolutions, three dense layers",
+        "title": "LeNet-5: 2 convolutions, 3 dense layers",
         "frameworks": ["torch"],
         "input_shape": [28, 28],
         "outputs": 10,

@@ -98,6 +98,8 @@ class MlxModel:
                 self.spec.factory,
                 "holds parameters that are not trained (such as batch norm's), which averaging would lose; use group norm",
             )
+        with mx.stream(mx.cpu):  # before any client trains
+            self._called(module.eval(), mx.zeros((2, *self.spec.input_shape)))
         return module
 
     @cached_property
@@ -122,11 +124,14 @@ class MlxModel:
             return _dense(parts, x)
         module = self._module.train(training)
         module.update(tree_unflatten(list(zip(self.layout.names, parts, strict=True))))
+        return self._called(module, x)
+
+    def _called(self, module: Any, x: Any) -> Any:
         try:
             out = module(x)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, TypeError, IndexError) as error:
             raise refuse_rows(self.spec, tuple(x.shape[1:]), error) from None
-        refuse_outputs(self.spec, len(x), tuple(out.shape))
+        refuse_outputs(self.spec, x.shape[0], tuple(out.shape))
         return out
 
     def _loss(self, vector: Any, x: Any, y: Any) -> Any:

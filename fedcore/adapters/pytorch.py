@@ -46,7 +46,9 @@ class TorchModel:
         """Names and shapes of the module's parameters, in its own order."""
         if not self.spec.factory:
             return built_in_layout(self.spec)
-        named = list(self._build().named_parameters())
+        module = self._build()
+        self._try(module)
+        named = list(module.named_parameters())
         return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
 
     def init(self, rng: np.random.Generator) -> Vector:
@@ -55,8 +57,14 @@ class TorchModel:
             return built_in_start(self.spec, rng)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**63)))
-            parameters = _from_factory(self.spec).parameters()
-            return torch.cat([p.detach().reshape(-1) for p in parameters]).numpy().astype(np.float32)
+            module = _from_factory(self.spec)
+            self._try(module)
+            return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).numpy().astype(np.float32)
+
+    def _try(self, module: torch.nn.Module) -> None:
+        """Raise `BadConfig` for a module that cannot take the data's rows, before any client trains."""
+        with _one_thread(), torch.no_grad():
+            self._outputs(module.eval(), torch.zeros(2, *self.spec.input_shape))
 
     def module(self, vector: Vector) -> torch.nn.Module:
         """A module of its own in evaluation mode that holds `vector` and returns logits or values."""

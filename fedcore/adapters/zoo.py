@@ -170,7 +170,7 @@ ZOO: dict[str, Entry] = {
     "linear": Entry("one dense layer that starts at zero", _linear, _EVERY, _ANY, lambda spec: True, (784,)),
     "logistic": Entry("one dense layer", _logistic, _EVERY, _ANY, lambda spec: True, (784,)),
     "mlp": Entry(
-        "dense layers of model.hidden widths with ReLU",
+        "dense layers as wide as model.hidden",
         _mlp,
         _EVERY,
         _ANY,
@@ -178,7 +178,7 @@ ZOO: dict[str, Entry] = {
         (784,),
     ),
     "lenet": Entry(
-        "LeNet-5: two 5 x 5 convolutions, three dense layers",
+        "LeNet-5: 2 convolutions, 3 dense layers",
         _lenet,
         ("torch",),
         f"pictures of at least 16 x 16, {_SHAPES}",
@@ -186,18 +186,16 @@ ZOO: dict[str, Entry] = {
         (28, 28),
     ),
     "dwcnn": Entry(
-        "depthwise-separable convolutions with group norm",
+        "depthwise-separable CNN with group norm",
         _dwcnn,
         ("torch",),
         f"pictures of at least 4 x 4, {_SHAPES}",
         lambda spec: _is_picture(spec, 4),
         (28, 28),
     ),
-    "gru": Entry(
-        "next character by 128 gated recurrent units", _gru, ("torch",), _TEXT, _is_text, (80,), 74, 74
-    ),
+    "gru": Entry("next character by 128 gated units", _gru, ("torch",), _TEXT, _is_text, (80,), 74, 74),
     "lstm": Entry(
-        "next character by 128 units of long short-term memory",
+        "next character by 128 LSTM units",
         _lstm,
         ("torch",),
         _TEXT,

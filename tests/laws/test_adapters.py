@@ -3,6 +3,7 @@
 The frameworks that are installed are tried: ``make test-frameworks`` has TensorFlow in an environment of its own.
 """
 
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 
 from fedcore.adapters.model import FRAMEWORKS as KNOWN
 from fedcore.adapters.model import Model, ModelSpec, Stream, Training, build_model
-from fedcore.errors import BadConfig, UnknownName
+from fedcore.errors import BadConfig, MissingExtra, UnknownName
 from fedcore.rng import generator
+from fedcore.rules.mean import mean
 
 CASES = [(1, "classification"), (3, "classification"), (1, "regression")]
 FRAMEWORKS = [name for name in KNOWN if find_spec(name)]
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not in this environment")
 OTHERS = [name for name in FRAMEWORKS if name != "numpy"]
 
 
@@ -158,11 +161,53 @@ def test_scores_are_probabilities_or_values_in_float32(framework, outputs, task)
         np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("outputs", "task"), CASES)
+def test_clipped_rows_add_up_one_by_one_and_a_broken_row_counts_as_zeros(framework, outputs, task):
+    model, (x, y) = build_model(spec(framework, outputs, task)), rows(outputs, task, 6)
+    vector = model.init(generator(1, "init"))
+    expected = np.zeros(vector.size)
+    for i in (0, 1, 3, 4, 5):
+        gradient = model.loss_and_gradient(vector, x[i : i + 1], y[i : i + 1])[1].astype(np.float64)
+        expected += gradient * min(1.0, 0.5 / np.linalg.norm(gradient))
+    x[2] = np.nan
+    np.testing.assert_allclose(
+        model.clipped_sum(vector, x, y, 0.5, generator(4, "clip")), expected, atol=2e-6
+    )
+    assert not model.clipped_sum(vector, x[:0], y[:0], 0.5, generator(4, "clip")).any()
+
+
+def test_three_rounds_of_federated_averaging_give_the_same_model(framework):
+    """Within 2e-5, as for one client: what differs is the order of float32 sums."""
+    vectors = []
+    for name in ("numpy", framework):
+        model = build_model(spec(name, 3, "classification"))
+        vector = model.init(generator(1, "init"))
+        settings = Training(0.1, 0.9, 0.0, 2, 8)
+        for round_number in range(3):
+            updates, sizes = [], []
+            for client, n in enumerate((20, 40, 30)):
+                x, y = rows(3, "classification", n)
+                rng = generator(2, "train", round_number, client)
+                updates.append(model.train(vector, x + client, y, settings, rng)[0] - vector)
+                sizes.append(n)
+            vector = vector + mean(np.stack(updates), np.array(sizes, np.float64))
+        vectors.append(vector)
+    np.testing.assert_allclose(*vectors, atol=2e-5)
+
+
+def test_a_framework_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules, "fedcore.adapters.mlx", raising=False)
+    monkeypatch.setitem(sys.modules, "mlx", None)
+    with pytest.raises(MissingExtra, match=r"fedcore-mlops\[mlx\]"):
+        build_model(spec("mlx", 1, "classification"))
+
+
 def test_a_logistic_model_has_one_layer(framework):
     model: Model = build_model(spec(framework, 1, "classification", name="logistic"))
     assert model.layout.shapes == ((1, 4), (1,))
 
 
+@needs_torch
 def test_the_global_generator_and_thread_count_stay_as_they_were():
     import torch
 
@@ -202,15 +247,18 @@ def not_a_module(input_shape: tuple[int, ...], outputs: int) -> str:
     return "a module"
 
 
+def broken(input_shape: tuple[int, ...], outputs: int):
+    raise KeyError("no such size")
+
+
 @pytest.fixture
 def own(monkeypatch):
     """The import path of a factory in this file."""
-    import sys
-
     monkeypatch.setitem(sys.modules, "own_models", sys.modules[__name__])
     return lambda factory: f"own_models:{factory.__name__}"
 
 
+@needs_torch
 def test_a_module_by_import_path_trains_and_repeats(own):
     model = build_model(spec("torch", 1, "classification", factory=own(linear)))
     x, y = rows(1, "classification")
@@ -221,6 +269,7 @@ def test_a_module_by_import_path_trains_and_repeats(own):
     assert first.tobytes() == second.tobytes() != start.tobytes()
 
 
+@needs_torch
 @pytest.mark.parametrize(
     ("factory", "why"),
     [
@@ -228,6 +277,7 @@ def test_a_module_by_import_path_trains_and_repeats(own):
         (too_wide, "fails on rows of shape"),
         (two_outputs, "must return shape"),
         (not_a_module, "must return a torch.nn.Module"),
+        (broken, r"fails for rows of shape \(4,\) and 1 outputs \(KeyError: 'no such size'\)"),
     ],
 )
 def test_a_module_that_cannot_work_is_refused_in_a_sentence(own, factory, why):
@@ -236,6 +286,7 @@ def test_a_module_that_cannot_work_is_refused_in_a_sentence(own, factory, why):
         model.scores(model.init(generator(1, "init")), rows(1, "classification")[0])
 
 
+@needs_torch
 @pytest.mark.parametrize("path", ["nocolon", "no.such.module:thing", "json:no_such_name"])
 def test_an_import_path_that_leads_nowhere_is_refused(path):
     with pytest.raises(BadConfig, match="model.factory"):

@@ -1,5 +1,8 @@
 """The built-in models: what they cost, which rows they take, and that each trains like any other."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -183,3 +186,19 @@ def test_text_models_need_token_numbers():
 def test_a_model_that_a_framework_lacks_is_refused_with_those_that_have_it():
     with pytest.raises(BadConfig, match="is not there in framework numpy, only in torch"):
         build_model(spec("lenet", (28, 28), 10, "numpy"))
+
+
+@pytest.mark.slow
+def test_a_client_process_trains_a_lenet_in_less_than_500_megabytes():
+    code = """
+import numpy as np
+from fedcore.adapters.model import ModelSpec, Training, build_model
+model = build_model(ModelSpec("torch", "lenet", (), None, (28, 28), 10, "classification"))
+rng = np.random.default_rng(1)
+x, y = rng.normal(size=(600, 28, 28)).astype(np.float32), rng.integers(0, 10, 600).astype(np.float32)
+vector, _ = model.train(model.init(rng), x, y, Training(0.05, 0.9, 0.0, 1, 20), rng)
+model.scores(vector, x)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 50_000 < int(said.stdout) < 500_000  # kB at the peak
