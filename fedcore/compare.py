@@ -8,11 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from fedcore.config import EvaluateConfig
 from fedcore.convergence import course
 from fedcore.errors import BadInput, CorruptState, UnknownName
+from fedcore.local.metrics import LOWER_IS_BETTER
 from fedcore.tracking.points import points
 from fedcore.types import Json, RoundRecord
 
@@ -27,13 +28,38 @@ _PREFIXES = ("client.", "seconds.", "asynchrony.")
 _RULES = ("patience", "min_delta", "metric")
 
 
+class Target(NamedTuple):
+    """A metric and the value that a run shall reach: at most that where lower is better, else at least."""
+
+    metric: str
+    value: float
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """From ``METRIC=VALUE``. Raises `BadInput`."""
+        metric, _, value = text.partition("=")
+        try:
+            return cls(metric.strip(), float(value))
+        except ValueError:
+            raise BadInput(f"target {text!r} is not METRIC=VALUE; write for example accuracy=0.9") from None
+
+    def met(self, metrics: Mapping[str, float]) -> bool:
+        """Whether `metrics` reach it."""
+        found = metrics.get(self.metric)
+        if found is None:
+            return False
+        return found <= self.value if self.metric in LOWER_IS_BETTER else found >= self.value
+
+
 @dataclass(frozen=True)
 class Row:
     """One run: `rounds` done, metrics of its final model, ε and δ spent, totals over all rounds.
 
     With early stopping the metrics are of the best round. `best_round` (from 1) was the best by the run's
     ``evaluate.metric``, `improving` says whether it was the last that was judged; None where none was.
-    `guarantee` is its privacy in words, None where the run left none.
+    `guarantee` is its privacy in words, None where the run left none. `virtual_s` is how long it took on
+    the virtual clock, None on the real one. Of a target, `reached_round` (from 1) is the first round
+    that was kept and reached it, `reached_virtual_s` the virtual time then; None where none did.
     """
 
     run: str
@@ -46,9 +72,12 @@ class Row:
     dropped: int
     refused: int
     rolled_back: int
+    virtual_s: float | None
     guarantee: str | None = None
     best_round: int | None = None
     improving: bool | None = None
+    reached_round: int | None = None
+    reached_virtual_s: float | None = None
 
     def as_json(self) -> dict[str, Json]:
         """A JSON object with the fields' names."""
@@ -58,7 +87,7 @@ class Row:
 Points = Mapping[int, Mapping[str, float]]  # round -> name -> value, as `points` names them
 
 
-def compare(workdir: Path, runs: Sequence[str] = ()) -> list[Row]:
+def compare(workdir: Path, runs: Sequence[str] = (), target: Target | None = None) -> list[Row]:
     """A row for each of `runs` (all of `workdir`, if none is named), in the order asked for.
 
     Raises `UnknownName` for a run that is not there, `CorruptState` for records that cannot be
@@ -77,12 +106,15 @@ def compare(workdir: Path, runs: Sequence[str] = ()) -> list[Row]:
             _read(folder / run / "records.jsonl"),
             _words(folder / run / "guarantee.txt"),
             _settings(folder / run / "plan.json"),
+            target,
         )
         for run in runs or known
     ]
 
 
-def compare_tracked(uri: str, experiment: str, runs: Sequence[str] = ()) -> list[Row]:
+def compare_tracked(
+    uri: str, experiment: str, runs: Sequence[str] = (), target: Target | None = None
+) -> list[Row]:
     """The same rows from MLflow at `uri`; a run is named by its fedcore name or its MLflow id.
 
     Raises `UnknownName` for one that is not there, `BadInput` for a name that several runs have,
@@ -99,13 +131,18 @@ def compare_tracked(uri: str, experiment: str, runs: Sequence[str] = ()) -> list
                 _history(client, run),
                 run.data.tags.get("fed.guarantee"),
                 _rules({key: run.data.params.get(f"evaluate.{key}") for key in _RULES}),
+                target,
             )
             for run in chosen
         ]
 
 
 def summarise(
-    run: str, rounds: Points, guarantee: str | None = None, rules: EvaluateConfig | None = None
+    run: str,
+    rounds: Points,
+    guarantee: str | None = None,
+    rules: EvaluateConfig | None = None,
+    target: Target | None = None,
 ) -> Row:
     """The row of one run. Without any round that was judged and kept, its metrics are empty."""
     rules = rules or EvaluateConfig()
@@ -121,10 +158,20 @@ def summarise(
         delta=newest.get("delta"),
         **{name: round(_total(rounds, name)) for name in ("bytes_up", "bytes_down", "dropped", "refused")},
         rolled_back=round(_total(rounds, "rolled_back")),
+        virtual_s=newest.get("virtual_s"),
         guarantee=guarantee,
+        **_reached(rounds, judged, target),
         best_round=progress.round + 1 if progress else None,
         improving=progress.improving if progress else None,
     )
+
+
+def _reached(rounds: Points, judged: Points, target: Target | None) -> dict[str, Any]:
+    """When a round that was kept first reached the target."""
+    first = min((number for number in judged if target and target.met(judged[number])), default=None)
+    if first is None:
+        return {}
+    return {"reached_round": first + 1, "reached_virtual_s": rounds[first].get("virtual_s")}
 
 
 def _metrics(values: Mapping[str, float]) -> dict[str, float]:

@@ -7,13 +7,14 @@ killed while it reports goes on reporting.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedcore.adapters.trained import TrainedModel
 from fedcore.blobs import write_whole
+from fedcore.clock import Schedule
 from fedcore.config import config_tree
 from fedcore.errors import MissingExtra
 from fedcore.privacy.leaves import disclosed
@@ -89,6 +90,8 @@ def finish_report(opened: Session, report: Report) -> None:
         return
     told = [disclosed(record) for record in records]
     _draw(told, folder / "report")
+    if opened.plan.charge is None and (schedules := opened.schedules()):
+        draw_timeline(schedules, folder / "report" / "timeline.png", opened.name)
     if report.mlflow:
         from fedcore.tracking.points import last_kept
 
@@ -96,6 +99,16 @@ def finish_report(opened: Session, report: Report) -> None:
         report.mlflow.log_records(told)
         report.mlflow.log_model(trained, opened.best(records) or last_kept(records) or records[-1])
         report.mlflow.finish()
+
+
+def draw_timeline(schedules: Sequence[Schedule], picture: Path, run: str) -> Path:
+    """The picture of what a run's devices did. Raises `MissingExtra` without the library that draws it."""
+    try:
+        from fedcore.tracking.timeline import draw
+
+        return draw(schedules, picture, f"{run}: what its devices did")
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "tracking") from None
 
 
 def publish(model: Path, records: list[RoundRecord], models: Path, reports: Path) -> None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from fedcore import timing
 from fedcore.adapters.model import build_model, model_spec
 from fedcore.adapters.trained import TrainedModel
+from fedcore.clock import Schedule
 from fedcore.config import Config, config_from
 from fedcore.convergence import Progress, why_stop
 from fedcore.data.features import Features
@@ -117,6 +119,11 @@ class Session:
     def records(self) -> list[RoundRecord]:
         """The records of all complete rounds."""
         return [self.record(number) for number in range(self.rounds)]
+
+    def schedules(self) -> list[Schedule]:
+        """How the complete rounds passed on the virtual clock, in order; empty on the real clock."""
+        found = (timing.read(self._outcome(number, "ask").facts) for number in range(self.rounds))
+        return [schedule for schedule in found if schedule]
 
     def progress(self, rounds: int) -> Progress | None:
         """Which of `rounds` complete rounds was best; None if none was judged."""

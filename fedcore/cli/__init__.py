@@ -49,11 +49,13 @@ def _mount() -> None:
         run,
         services,
         tables,
+        timeline,
         verify,
     )
 
     run.add_to(app)
     app.command()(adapt.adapt)
+    app.command()(timeline.timeline)
     app.command()(distill.distill)
     app.registered_commands += registry.app.registered_commands + compare.app.registered_commands
     app.registered_commands += models.app.registered_commands
