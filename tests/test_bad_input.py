@@ -48,9 +48,9 @@ def command(root, tmp_path, monkeypatch, capsys):
     [
         (
             "narrow",
-            r"model: fails on rows of shape (8, 8) (mat1 and mat2 shapes cannot be multiplied (1x64 and 10x10)",
+            r"model: fails on rows of shape (8, 8) (mat1 and mat2 shapes cannot be multiplied (2x64 and 10x10)",
         ),
-        ("few", "model: must return shape (1, 10), returns (1, 3)"),
+        ("few", "model: must return shape (2, 10), returns (2, 3)"),
     ],
 )
 def test_a_model_that_does_not_fit_the_rows_is_named_before_anyone_trains(command, workdir, factory, why):

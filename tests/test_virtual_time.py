@@ -103,8 +103,7 @@ def test_faults_leave_replies_out_and_step_by_step_ends_in_the_bytes_of_the_whol
 def test_devices_that_are_late_are_not_trained_and_too_few_replies_end_the_run(workdir, settings):
     with pytest.raises(TooFewClients, match="quorum"):
         simulate(settings(*THREE, "cohort.deadline_s=1"), workdir, "a")
-    with Store.at(workdir) as store:
-        facts = store.journal("a", 0).kept("ask").facts
+    facts = advance(workdir, "a", 0, "ask")
     assert (facts["replied"], facts["schedule"]["ends"], facts["schedule"]["attempts"]) == ([], 10.0, 10)
     assert {visit[-3] for visit in facts["schedule"]["visits"]} == {"late"}
 
