@@ -32,10 +32,12 @@ def refusal(reply: Reply, round_number: int, digest: str, model: Vector) -> str 
 def noted(replies: Mapping[str, Reply], accepted: Sequence[str]) -> dict[str, str]:
     """What is worth noting about accepted updates: zero, far from the others in size, or the same bytes."""
     vectors = {client: v for client in accepted if (v := replies[client].vector) is not None}
-    norms = unusual_norms(np.array([norm(vector) for vector in vectors.values()]))
-    found = {accepted[row]: why for row, why in norms.items()}
+    norms = np.array([norm(vector) for vector in vectors.values()])
+    found = {accepted[row]: why for row, why in unusual_norms(norms).items()}
     first: dict[str, str] = {}
-    for client, vector in vectors.items():
+    values, counts = np.unique(norms, return_counts=True)
+    shared = set(values[counts > 1].tolist())  # the same bytes have the same norm
+    for client, vector in [(c, v) for (c, v), n in zip(vectors.items(), norms, strict=True) if n in shared]:
         same = first.setdefault(vector_sha256(vector), client)
         if same != client and client not in found:
             found[client] = f"the same update as {same}"

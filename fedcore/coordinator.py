@@ -188,19 +188,18 @@ def train(opened: Session, report: Report) -> Iterator[RoundRecord]:
     Ends early where another run has spent what the next round needs. Raises `BudgetSpent` if that is the first,
     `Diverged` after the last complete round where training left the finite numbers.
     """
-    number = 0
-    while opened.stopped(number) is None or number < opened.rounds:
+    state = opened.state(0)
+    while opened.stopped(state.round) is None or state.round < opened.rounds:
         try:
-            record = opened.play(number)
+            record, state = opened.play(state)
         except BudgetSpent:
-            if number == 0:
+            if state.round == 0:
                 raise
             return
         deliver(opened, record, report)
         yield record
-        number += 1
-    if opened.is_diverged(number):
-        raise opened.diverged(number)
+    if opened.is_diverged(state.round):
+        raise opened.diverged(state.round)
 
 
 def deliver(opened: Session, record: RoundRecord, report: Report) -> None:

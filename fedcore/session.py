@@ -31,6 +31,7 @@ from fedcore.round import (
     Known,
     arrays_of,
     kept_model,
+    next_state,
     round_record,
     run_steps,
 )
@@ -66,14 +67,18 @@ class Session:
         journal = self.store.journal(self.name, round_number)
         return run_steps(self.state(round_number), self.plan, self.fleet, journal, self.ledger, until)
 
-    def play(self, round_number: int) -> RoundRecord:
-        """The record of a round of a simulation, played as a whole: what can be computed again is not kept before."""
+    def play(self, state: State) -> tuple[RoundRecord, State]:
+        """A round of a simulation from `state`, played as a whole: its record, and the state for the next.
+
+        What can be computed again is not kept before the round is complete.
+        """
+        round_number = state.round
         at = lasting(self.plan, self.config.privacy)
         journal: Journal | HeldJournal = self.store.journal(self.name, round_number)
         if at is not None:
             journal = HeldJournal(self.store, self.name, round_number, at)
-        known = run_steps(self.state(round_number), self.plan, self.fleet, journal, self.ledger)
-        return self._seen(round_record(known), round_number)
+        known = run_steps(state, self.plan, self.fleet, journal, self.ledger)
+        return self._seen(round_record(known), round_number), next_state(known)
 
     def state(self, round_number: int) -> State:
         """The state that round starts from. Raises `BadInput` unless the round before it is complete."""

@@ -214,12 +214,12 @@ class Store:
             return {row.step: row.seconds for row in connection.execute(query.order_by(STEPS.c.step))}
 
     def _commit(self, rows: Sequence[Mapping[str, Json]]) -> None:
-        """Enter rows that are not there yet."""
+        """Enter the rows of one round that are not there yet."""
+        where = STEPS.c.run == rows[0]["run"], STEPS.c.round == rows[0]["round"]
         with self.writing() as connection:
-            for row in rows:
-                there = sa.select(STEPS.c.step).where(*_key(row["run"], row["round"], row["step"]))
-                if connection.execute(there).first() is None:
-                    connection.execute(sa.insert(STEPS).values(**row))
+            there = set(connection.execute(sa.select(STEPS.c.step).where(*where)).scalars())
+            if missing := [row for row in rows if row["step"] not in there]:
+                connection.execute(sa.insert(STEPS), missing)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -5,6 +5,7 @@ and starts from the same numbers, so that the same training gives the same model
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from fedcore.adapters.zoo import layers
 from fedcore.types import Floats, Layout, Vector
 
 
+@lru_cache(maxsize=64)
 def built_in_layout(spec: ModelSpec) -> Layout:
     """Layout of a built-in model. Raises `UnknownName` and `BadConfig` as `zoo.layers` does."""
     return layout(layers(spec))

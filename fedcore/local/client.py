@@ -2,11 +2,13 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedcore.adapters.model import Model, Stream, Training
 from fedcore.config import Config
@@ -23,7 +25,7 @@ from fedcore.privacy.leaves import error_sent, facts_sent
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm
-from fedcore.types import Json, Reply, Task, Vector
+from fedcore.types import Reply, Task, Vector
 
 
 class Client:
@@ -41,12 +43,20 @@ class Client:
         self.kept = None if keep is None else keep / name
         self._folder, self._place = sites / name, place or Place(sites, config)
 
-    def answer(self, task: Task) -> Reply:
-        """The reply to `task`; what the site's data or settings make impossible is an error in the reply."""
-        start, answers = time.monotonic(), {"describe": self._describe, "train": self._train}
+    def answer(self, task: Task, scores: NDArray[np.float32] | None = None) -> Reply:
+        """The reply to `task`; what the site's data or settings make impossible is an error in the reply.
+
+        `scores` are those of the task's model on this client's test rows, where they are known already.
+        """
+        start = time.monotonic()
+        answers: dict[str, Callable[[Task], Reply]] = {
+            "describe": self._describe,
+            "train": self._train,
+            "evaluate": partial(self._evaluate, scores=scores),
+        }
         try:
             with np.errstate(all="ignore"):  # numbers that are not finite are found and named, not warned of
-                reply = {**answers, "evaluate": self._evaluate}[task.kind](task)
+                reply = answers[task.kind](task)
         except AnsweredBefore as error:
             return Reply(self.name, error=str(error))
         except Diverged as error:
@@ -156,7 +166,7 @@ class Client:
             note_answered(self.kept, released)
         return None
 
-    def _evaluate(self, task: Task) -> Reply:
+    def _evaluate(self, task: Task, scores: NDArray[np.float32] | None = None) -> Reply:
         privacy = self._config.privacy
         if privacy.mode != "none" and privacy.evaluation == "off":
             raise BadInput(f"{self.name} does not evaluate for others (privacy.evaluation: off)")
@@ -164,12 +174,11 @@ class Client:
         assert task.model is not None, "an evaluate task carries a model"
         if not len(data.y_test):
             return Reply(self.name, {"rows": 0})
-        facts = self._measured(model, task.model, data)
+        scores = model.scores(task.model, data.x_test) if scores is None else scores
+        facts = measure(scores, data.y_test, self._place.schema.task)
         if measured(self._config):
             work = self._work(model, task, data, training(self._config.local, task.round))
             own = PERSONAL[self._config.personal.algorithm].own(work)
-            facts["personal"] = self._measured(model, own, data)
+            scores = model.scores(own, data.x_test)
+            facts["personal"] = measure(scores, data.y_test, self._place.schema.task)
         return Reply(self.name, facts)
-
-    def _measured(self, model: Model, vector: Vector, data: SiteData) -> dict[str, Json]:
-        return measure(model.scores(vector, data.x_test), data.y_test, self._place.schema.task)

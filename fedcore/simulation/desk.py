@@ -1,15 +1,21 @@
 """Where a process answers for clients, whichever engine runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedcore.config import Config
-from fedcore.errors import ServiceError
+from fedcore.errors import FedcoreError, ServiceError
 from fedcore.local.client import Client
+from fedcore.local.personal import measured
 from fedcore.local.place import Place
-from fedcore.simulation.parcels import Parcel, Receiver
+from fedcore.simulation.parcels import TOGETHER, Parcel, Receiver
 from fedcore.simulation.shared import SharedRows
 from fedcore.types import Reply, Task
+
+Rows = NDArray[np.float32]
 
 
 class Desk:
@@ -20,11 +26,23 @@ class Desk:
         self._place = Place(sites, config, None if shared is None else SharedRows(shared))
         self._receiver = Receiver()
 
-    def answer(self, task: Task, client: str) -> Reply:
-        """The client's reply. Raises `ServiceError` where memory does not suffice."""
+    def all(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
+        """The clients' replies in order; a model is judged on the rows of `TOGETHER` of them in one pass.
+
+        Raises `ServiceError` where memory does not suffice.
+        """
+        step = TOGETHER if task.kind == "evaluate" else 1
+        for start in range(0, len(clients), step):
+            group = clients[start : start + step]
+            scores = self._scores(task, group) if task.kind == "evaluate" else {}
+            for client in group:
+                yield self.answer(task, client, scores.get(client))
+
+    def answer(self, task: Task, client: str, scores: Rows | None = None) -> Reply:
+        """The client's reply, `scores` being the model's of its test rows. Raises `ServiceError` as `all` does."""
         try:
             member = Client(client, self._place.sites, self._config, self._keep, self._place)
-            return member.answer(task.of(client))
+            return member.answer(task.of(client), scores)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
                 raise
@@ -37,5 +55,25 @@ class Desk:
         self, parcel: Parcel, portion: Sequence[tuple[int, str]]
     ) -> list[tuple[int, tuple[bool, Reply]]]:
         """The replies of (row, client) each, updates in their rows of the parcel's matrix."""
-        task = self._receiver.unpack(parcel)
-        return [(row, self._receiver.put(parcel, row, self.answer(task, client))) for row, client in portion]
+        replies = self.all(self._receiver.unpack(parcel), [client for _, client in portion])
+        return [
+            (row, self._receiver.put(parcel, row, reply))
+            for (row, _), reply in zip(portion, replies, strict=True)
+        ]
+
+    def _scores(self, task: Task, clients: Sequence[str]) -> Mapping[str, Rows]:
+        """The model's scores of each client's test rows; of nobody where something is in the way, which each then says."""
+        if task.model is None or measured(self._config) or self._config.privacy.mode != "none":
+            return {}
+        try:
+            ready = {client: self._place.ready(client, task.features) for client in clients}
+            rows = {client: data.x_test for client, (data, _) in ready.items() if len(data.y_test)}
+            model = next(model for _, model in ready.values())
+            with np.errstate(all="ignore"):
+                together = (
+                    model.scores(task.model, np.concatenate(list(rows.values()))) if rows else np.empty(0)
+                )
+        except (FedcoreError, MemoryError, RuntimeError):
+            return {}
+        cuts = np.cumsum([len(part) for part in rows.values()])[:-1]
+        return dict(zip(rows, np.split(together, cuts), strict=True)) if rows else {}

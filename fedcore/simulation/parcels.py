@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.simulation.shared import empty, read, write
-from fedcore.types import Json, Reply, Task, canonical_json
+from fedcore.types import Json, Reply, Task, TaskKind, canonical_json
+
+TOGETHER = 8  # clients on whose rows a model is judged in one pass, whichever process does it
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,12 @@ def taken(updates: NDArray[np.float32] | None, row: int, answer: tuple[bool, Rep
     return replace(reply, vector=updates[row]) if put and updates is not None else reply
 
 
-def portions(clients: Sequence[str], workers: int) -> list[list[tuple[int, str]]]:
-    """The clients with their numbers, cut into portions that keep `workers` busy to the end: one client each if few."""
-    size = max(1, len(clients) // (8 * workers))
+def portions(clients: Sequence[str], workers: int, kind: TaskKind) -> list[list[tuple[int, str]]]:
+    """The clients with their numbers, cut into portions that keep `workers` busy to the end: one client each if few.
+
+    Those who evaluate stay in groups of `TOGETHER`, the same ones whatever the number of workers.
+    """
+    size, together = max(1, len(clients) // (8 * workers)), TOGETHER if kind == "evaluate" else 1
+    size = -(-size // together) * together
     numbered = list(enumerate(clients))
     return [numbered[start : start + size] for start in range(0, len(numbered), size)]

@@ -46,7 +46,9 @@ class RayFleet:
         actors, ray = self._started(), self._ray
         shared = ray.put(task)
         idle = list(range(len(actors)))
-        todo = [[client for _, client in portion] for portion in portions(clients, self._workers)][::-1]
+        todo = [[client for _, client in portion] for portion in portions(clients, self._workers, task.kind)][
+            ::-1
+        ]
         busy: dict[Any, tuple[int, list[str]]] = {}
         deaths = 0
         while todo or busy:
@@ -102,8 +104,7 @@ class _Actor:
 
     def answers(self, task: Task, clients: Sequence[str]) -> list[Reply]:
         """Replies of the clients, in order."""
-        given = _writable(task)
-        return [self._desk.answer(given, client) for client in clients]
+        return list(self._desk.all(_writable(task), clients))
 
 
 def _writable(task: Task) -> Task:

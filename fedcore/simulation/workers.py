@@ -24,7 +24,7 @@ from fedcore.errors import ServiceError
 from fedcore.simulation.desk import Desk
 from fedcore.simulation.parcels import Parcel, Sender, portions, taken
 from fedcore.simulation.shared import SharedFolder
-from fedcore.types import Reply, Task
+from fedcore.types import Reply, Task, TaskKind
 
 _DEATHS = 3  # of workers over one question; a client that kills each worker it meets ends the run
 _desk: Desk | None = None  # of this worker process, set once when it starts
@@ -51,7 +51,7 @@ class WorkerFleet:
             waiting = dict(enumerate(clients))
             for _ in range(_DEATHS):
                 try:
-                    for row, answer in self._answers(parcel, waiting):
+                    for row, answer in self._answers(parcel, waiting, task.kind):
                         del waiting[row]
                         yield taken(updates, row, answer)
                     return
@@ -82,12 +82,14 @@ class WorkerFleet:
         finally:
             self._sender.discard(parcel)
 
-    def _answers(self, parcel: Parcel, waiting: dict[int, str]) -> Iterator[tuple[int, tuple[bool, Reply]]]:
+    def _answers(
+        self, parcel: Parcel, waiting: dict[int, str], kind: TaskKind
+    ) -> Iterator[tuple[int, tuple[bool, Reply]]]:
         """(row, answer) of those who are waited for, a portion at a time."""
         pool, rows = self._started(), list(waiting)
         asked = [
             [(rows[place], client) for place, client in portion]
-            for portion in portions(list(waiting.values()), self._workers)
+            for portion in portions(list(waiting.values()), self._workers, kind)
         ]
         for done in as_completed([pool.submit(_answer, parcel, portion) for portion in asked]):
             yield from done.result()
