@@ -78,7 +78,7 @@ class TorchModel:
             np.require(vector, np.float32, ["C", "W"])
         )  # a copy only where torch needs one
         with _one_thread(), torch.no_grad(), self._passes(flat) as passes:
-            parts = [self._activate(passes.outputs(part)) for part in _chunks(x)]
+            parts = [self.activate(passes.outputs(part)) for part in _chunks(x)]
         return torch.cat(parts).numpy()
 
     def loss_and_gradient(self, vector: Vector, x: Rows, y: Rows) -> tuple[float, Vector]:
@@ -200,7 +200,8 @@ class TorchModel:
         result: torch.Tensor = out
         return result
 
-    def _activate(self, out: torch.Tensor) -> torch.Tensor:
+    def activate(self, out: torch.Tensor) -> torch.Tensor:
+        """Scores from logits or scaled values (n, outputs)."""
         if self.spec.task == "regression":
             center, scale = self.spec.target
             return out[:, 0] * scale + center

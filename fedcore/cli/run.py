@@ -48,7 +48,9 @@ def simulate(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option("--engine", help="serial, workers or ray: where clients train, to the same bytes."),
+        typer.Option(
+            "--engine", help="serial, workers or ray: the same bytes; batched: a cohort in one computation."
+        ),
     ] = None,
     workers: Annotated[
         int | None,

@@ -21,13 +21,15 @@ class RunConfig:
     """How long, under which name, and on what.
 
     `engine` is where simulated clients train, with the same bytes: ``serial`` in this process, ``workers`` (so
-    many processes, 0: one a core), or ``ray``; None is ``workers`` where some are asked for. A process keeps
-    encoded rows in memory between rounds while they fit into `memory_mb`.
+    many processes, 0: one a core), or ``ray``; ``batched`` trains a cohort in one computation on `device`, which
+    rounds otherwise; None is ``workers`` where some are asked for. A process keeps encoded rows in memory between
+    rounds while they fit into `memory_mb`, and as many clients train at once.
     """
 
     name: Name | None = None
     rounds: Annotated[int, Field(ge=1)] = 10
-    engine: Literal["serial", "workers", "ray"] | None = None
+    engine: Literal["serial", "workers", "ray", "batched"] | None = None
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     memory_mb: Annotated[int, Field(ge=1)] = 1024
 

@@ -48,15 +48,19 @@ class Client:
 
         `scores` are those of the task's model on this client's test rows, where they are known already.
         """
-        start = time.monotonic()
         answers: dict[str, Callable[[Task], Reply]] = {
             "describe": self._describe,
             "train": self._train,
             "evaluate": partial(self._evaluate, scores=scores),
         }
+        return self.replied(task, lambda: answers[task.kind](task))
+
+    def replied(self, task: Task, compute: Callable[[], Reply]) -> Reply:
+        """What `compute` gives as it leaves the client; what a site makes impossible becomes an error in the reply."""
+        start = time.monotonic()
         try:
             with np.errstate(all="ignore"):  # numbers that are not finite are found and named, not warned of
-                reply = answers[task.kind](task)
+                reply = compute()
         except AnsweredBefore as error:
             return Reply(self.name, error=str(error))
         except Diverged as error:
@@ -65,9 +69,33 @@ class Client:
             return Reply(self.name, facts, error=why)
         except FedcoreError as error:
             return Reply(self.name, error=error_sent(task.kind, self.name, str(error), self._config.privacy))
-        took = {**reply.facts, "seconds": time.monotonic() - start}
+        took = {"seconds": time.monotonic() - start, **reply.facts}
         facts = facts_sent(task.kind, took, self._config.privacy)
         return Reply(self.name, facts, reply.vector, None, task.round, task.model_sha256)
+
+    def work(self, task: Task) -> Work:
+        """What training for `task` starts from. Raises `BadData` for rows that cannot be used."""
+        data, model = self._place.ready(self.name, task.features)
+        size, correction = task.batch_sizes.get(self.name), task.corrections.get(self.name)
+        return self._work(model, task, data, training(self._config.local, task.round, correction, size))
+
+    def leaving(
+        self, task: Task, update: Vector, facts: Mapping[str, float], rng: np.random.Generator
+    ) -> Reply:
+        """The update (d,) and its facts as the client's privacy lets them go.
+
+        Raises `Diverged` for one that is not finite, unless noise of its own hides that.
+        """
+        finite = np.isfinite(update).all() and all(np.isfinite(value) for value in facts.values())
+        if self._config.privacy.mode == "local":
+            return Reply(self.name, {}, self._noised(update if finite else np.zeros_like(update), task))
+        if not finite:
+            raise Diverged("loss or update is not finite")
+        chain = client_chain(self._config.privacy, task.clip)
+        sent, _ = chain.apply(update, chain.init(), rng)
+        if task.clip is not None:
+            facts = {**facts, "unclipped": norm(update) <= task.clip}
+        return Reply(self.name, facts, sent)
 
     def _describe(self, task: Task) -> Reply:
         data = self._config.data
@@ -77,29 +105,13 @@ class Client:
         return Reply(self.name, {"statistics": json.loads(statistics.to_json()), "rows": statistics.rows})
 
     def _train(self, task: Task) -> Reply:
-        data, model = self._place.ready(self.name, task.features)
         assert task.model is not None, "a train task carries a model"
-        local = self._config.local
-        settings = training(
-            local, task.round, task.corrections.get(self.name), task.batch_sizes.get(self.name)
-        )
-        work = self._work(model, task, data, settings)
+        work = self.work(task)
         if self._config.privacy.mode == "record":
-            private = replace(
-                work, base=lambda *_: (self._trained_privately(model, task, data, settings), {})
-            )
+            private = replace(work, base=lambda *_: (self._trained_privately(work, task), {}))
             return Reply(self.name, {}, self._kept_and_sent(private, task)[0])
         update, facts = self._kept_and_sent(work, task)
-        finite = np.isfinite(update).all() and all(np.isfinite(value) for value in facts.values())
-        if self._config.privacy.mode == "local":
-            return Reply(self.name, {}, self._noised(update if finite else np.zeros_like(update), task))
-        if not finite:
-            raise Diverged("loss or update is not finite")
-        chain = client_chain(self._config.privacy, task.clip)
-        sent, _ = chain.apply(update, chain.init(), work.rng)
-        if task.clip is not None:
-            facts = {**facts, "unclipped": norm(update) <= task.clip}
-        return Reply(self.name, facts, sent)
+        return self.leaving(task, update, facts, work.rng)
 
     def _work(self, model: Model, task: Task, data: SiteData, settings: Training) -> Work:
         """What the personal algorithm is given in this round."""
@@ -137,10 +149,10 @@ class Client:
         chain = client_chain(privacy, seeded=rng)
         return chain.apply(update, chain.init(), np.random.default_rng(0))[0]
 
-    def _trained_privately(self, model: Model, task: Task, data: SiteData, settings: Training) -> Vector:
+    def _trained_privately(self, work: Work, task: Task) -> Vector:
         """The update of DP-SGD, once a round; zeros where it is not finite, which noise alone can cause."""
-        assert task.model is not None, "a train task carries a model"
-        update = dp_sgd(model, task.model, data, settings, self._config.privacy, self._once(task))
+        privacy, rng = self._config.privacy, self._once(task)
+        update = dp_sgd(work.model, work.start, work.data, work.settings, privacy, rng)
         return update if np.isfinite(update).all() else np.zeros_like(update)
 
     def _once(self, task: Task) -> np.random.Generator | None:
