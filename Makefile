@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := False
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup demo up down test test-all test-chaos test-frameworks check format lock repro bench-orchestration bench-aggregation bench-simulation clean
+.PHONY: help setup demo up down test test-all test-chaos test-frameworks check format lock repro bench-orchestration bench-aggregation bench-simulation bench-asynchrony clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 22
@@ -61,6 +61,9 @@ bench-aggregation: setup ## Aggregation beside Flower, ByzFL and the machine's o
 
 bench-simulation: setup ## Seconds a round beside pfl-research, Flower and a bare PyTorch loop (under seven minutes)
 	@$(PY) benchmarks/simulation.py --rounds 8 --repeat 1
+
+bench-asynchrony: setup ## Rounds beside FedBuff in virtual seconds, and what staleness costs (needs FEDCORE_DATA)
+	@$(PY) benchmarks/asynchrony.py
 
 clean: ## Remove everything that was made here except the environment
 	@rm -rf runs demo data models reports/docs reports/rounds .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -198,7 +198,13 @@ def draw(found: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], picture
             for i, seen in enumerate(runs):
                 axes.plot(*zip(*seen["points"], strict=True), color=color, label="" if i else arm, lw=1.4)
         axes.axhline(demo.target, color="black", lw=0.8, ls=":")
-        axes.set(title=f"{demo.title}", xlabel="virtual seconds", ylabel="accuracy", ylim=(0, 1))
+        axes.set(
+            title=demo.title,
+            xlabel="virtual seconds (logarithmic)",
+            ylabel="accuracy",
+            ylim=(0, 1),
+            xscale="log",
+        )
         axes.legend(fontsize=8, loc="lower right", frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture, dpi=130)
