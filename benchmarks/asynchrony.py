@@ -205,6 +205,10 @@ def draw(found: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], picture
             ylim=(0, 1),
             xscale="log",
         )
+        low, high = axes.get_xlim()
+        ticks = [at for at in (30, 100, 300, 1000, 3000) if low < at < high]
+        axes.set_xticks(ticks, [str(at) for at in ticks])
+        axes.minorticks_off()
         axes.legend(fontsize=8, loc="lower right", frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture, dpi=130)
