@@ -1,0 +1,248 @@
+#!/usr/bin/env python
+"""pfl-research's CIFAR-10 benchmark, by fedcore and by pfl-research in turns: 1,000 users of 50 pictures, 50 a round.
+
+    python benchmarks/simulation_cifar.py --device cuda --rounds 1500 --peer-rounds 100
+    python benchmarks/simulation_cifar.py --device cpu --cohort 5 --rounds 10 --peer-rounds 10
+
+Batches of 10, one epoch, rate 0.1, the network of two convolutions that pfl's benchmark trains (dropout included),
+judged on 10,000 pictures every 10 rounds: the same encoded rows for both. fedcore runs whole rounds with their journal
+on disk, by the batched engine. `--peer` is the python of an environment with pfl[pytorch]. The pictures are those of
+the folder cifar10 in $FEDCORE_DATA.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+USERS, BATCH, RATE, EVERY = 1000, 10, 0.1, 10
+
+
+def network(shape: tuple[int, ...], outputs: int) -> torch.nn.Module:
+    """Two convolutions and a dense layer for rows of (height, width, channels)."""
+    nn, side = torch.nn, (shape[0] - 4) // 2
+    convolutions = (nn.Conv2d(shape[2], 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2))
+    dense = (nn.Linear(64 * side * side, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, outputs))
+    module = nn.Sequential(First(), *convolutions, nn.Dropout(0.25), nn.Flatten(), *dense)
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+    return module
+
+
+class First(torch.nn.Module):
+    """Channels go first."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+def main() -> None:
+    asked = arguments()
+    if asked.turn:
+        {"ours": ours, "pfl": pfl}[asked.turn](asked)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        asked.folder = asked.folder or Path(folder)
+        write_sites(asked.folder / "sites")
+        found = {name: turn(name, asked) for name in ("ours", "pfl")}
+    for name, told in found.items():
+        print(
+            f"{name:6} {told['median']:.4f} s a round (median of {told['rounds']}), accuracy {told['accuracy']:.4f} "
+            f"after {told['rounds']} rounds, {told['wall']:.1f} s in all"
+        )
+    print(f"fedcore is {found['pfl']['median'] / found['ours']['median']:.2f} times as fast as pfl-research")
+    print(f"whole rounds by mean: {found['pfl']['mean'] / found['ours']['mean']:.2f} times")
+    gpu = torch.cuda.get_device_name() if asked.device != "cpu" else f"{os.cpu_count()} cores"
+    print(gpu, f"torch {torch.__version__}", f"cohort {asked.cohort}", sep=", ")
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--peer-rounds", type=int, default=20)
+    parser.add_argument("--cohort", type=int, default=50)
+    parser.add_argument("--peer", default=sys.executable, help="python with pfl[pytorch]")
+    parser.add_argument("--json", type=Path, help="write the numbers there")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--turn", choices=("ours", "pfl"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def turn(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """One contender in a process of its own."""
+    rounds = asked.rounds if name == "ours" else asked.peer_rounds
+    given = ["--turn", name, "--device", asked.device, "--rounds", str(rounds), "--cohort", str(asked.cohort)]
+    python = sys.executable if name == "ours" else asked.peer
+    command = [python, __file__, *given, "--folder", str(asked.folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {found['median']:.4f} s a round", file=sys.stderr)
+    return found
+
+
+def write_sites(folder: Path) -> None:
+    """All 60,000 pictures, shuffled, 60 a user: ten of them are held out, so that 10,000 are judged on."""
+    from PIL import Image
+
+    source = Path(os.environ.get("FEDCORE_DATA", ".")) / "cifar10"
+    parts, labels = [], []
+    for file in sorted(source.glob("t*_?_*.webp")):
+        wide = np.asarray(Image.open(file).convert("RGB"))
+        part = wide.reshape(-1, 32, 100, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+        parts.append(part)
+        labels.append(np.full(len(part), int(file.name.split("_")[1]), np.uint8))
+    x, y = np.concatenate(parts), np.concatenate(labels)
+    order = np.random.default_rng(0).permutation(len(y)).reshape(USERS, -1)
+    folder.mkdir(parents=True)
+    schema = {"dataset": "cifar10", "task": "classification", "label": "y", "shape": [32, 32, 3]}
+    schema |= {"classes": [str(i) for i in range(10)], "numeric": [], "categorical": [], "unique": []}
+    (folder / "schema.json").write_text(json.dumps(schema))
+    for user, own in enumerate(order):
+        (folder / f"user-{user:04d}").mkdir()
+        np.savez(folder / f"user-{user:04d}" / "rows.npz", x=x[own], y=y[own])
+
+
+def ours(asked: argparse.Namespace) -> None:
+    """Whole rounds through the fold, each committed to a journal on disk."""
+    from fedcore.adapters.model import build_model, model_spec
+    from fedcore.config import load_config
+    from fedcore.data.features import SiteStatistics, merge
+    from fedcore.data.schema import Schema
+    from fedcore.plan import build_plan
+    from fedcore.rng import generator
+    from fedcore.round import next_state, round_record, run_steps
+    from fedcore.simulation import open_fleet
+    from fedcore.simulation.held import HeldJournal
+    from fedcore.state import State
+    from fedcore.store import Store
+    from fedcore.types import Task, canonical_json
+
+    began, sites, engine = time.perf_counter(), asked.folder / "sites", ["run.engine=batched"]
+    config = load_config(
+        overrides=[
+            "data.name=own", "data.test_fraction=0.1666667", "model.framework=torch",
+            f"model.factory={Path(__file__).stem}:network", "local.algorithm=sgd", "local.epochs=1", "local.momentum=0",
+            f"local.batch_size={BATCH}", f"local.lr={RATE}", "cohort.sampling=uniform", f"cohort.size={asked.cohort}",
+            "combine.weights=equal", f"evaluate.every={EVERY}", f"run.rounds={asked.rounds}", "run.memory_mb=8192",
+            f"run.device={asked.device}", *engine,
+        ]
+    )  # fmt: skip
+    schema, names = Schema.load(sites), tuple(sorted(p.name for p in sites.iterdir() if p.is_dir()))
+    fleet = open_fleet(config, sites, names)
+    told = sorted(fleet.ask(Task("describe", "bench", -1), names), key=lambda reply: reply.client)
+    statistics = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in told]
+    features = merge(statistics, schema)
+    (asked.folder / "features.json").write_text(features.to_json())
+    rows = {reply.client: reply.facts["rows"] for reply in told}
+    plan = build_plan(config, rows, schema, json.loads(features.to_json()), "bench")
+    model = build_model(model_spec(config.model, schema, features)).init(generator(0, "init"))
+    state, stamps, score = State("bench", 0, model, plan.optimizer.init(model)), [time.perf_counter()], 0.0
+    with tempfile.TemporaryDirectory() as work, Store.at(Path(work)) as store:
+        for number in range(asked.rounds):
+            known = run_steps(state, plan, fleet, HeldJournal(store, "bench", number, frozenset({"record"})))
+            record, state = round_record(known), next_state(known)
+            stamps.append(time.perf_counter())
+            score = record.metrics.get("accuracy", score)
+            if number in (0, 1, 10) or (number + 1) % 100 == 0:
+                steps = " ".join(f"{step} {took * 1000:.0f}" for step, took in record.seconds.items())
+                print(f"round {number + 1}: {score:.4f}, ms: {steps}", file=sys.stderr)
+    told_of(stamps, began, score)
+
+
+def told_of(stamps: list[float], began: float, accuracy: float) -> None:
+    took = np.diff(stamps)[min(10, len(stamps) // 2) :].tolist()
+    found = {"median": median(took), "mean": float(np.mean(took)), "rounds": len(stamps) - 1}
+    print(json.dumps(found | {"accuracy": accuracy, "wall": time.perf_counter() - began}))
+
+
+def pfl(asked: argparse.Namespace) -> None:
+    """Apple's pfl-research, rows on the device from the start."""
+    from pfl.aggregate.simulate import SimulatedBackend
+    from pfl.algorithm.base import NNAlgorithmParams
+    from pfl.algorithm.federated_averaging import FederatedAveraging
+    from pfl.callback.base import TrainingProcessCallback
+    from pfl.callback.central_evaluation import CentralEvaluationCallback
+    from pfl.data.federated_dataset import FederatedDataset
+    from pfl.data.pytorch import PyTorchTensorDataset
+    from pfl.data.sampling import get_user_sampler
+    from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
+    from pfl.metrics import Weighted
+    from pfl.model.pytorch import PyTorchModel
+
+    began, device = time.perf_counter(), torch.device(asked.device)
+    # The rows as fedcore encodes them: each number from 0 to 1, less its mean, over its deviation.
+    described = json.loads((asked.folder / "features.json").read_text())["scales"][0]
+    center, scale = (np.array(described[key], np.float32).reshape(32, 32, 3) for key in ("center", "scale"))
+    rows_of, held_x, held_y = {}, [], []
+    for user, file in enumerate(sorted((asked.folder / "sites").glob("*/rows.npz"))):
+        found = np.load(file)
+        x = torch.from_numpy((found["x"] / np.float32(255) - center) / scale).to(device)
+        y = torch.from_numpy(found["y"].astype(np.int64)).to(device)
+        rows_of[user] = PyTorchTensorDataset(
+            (x[:50], y[:50]), user_id=str(user), train_kwargs={"eval": False}
+        )
+        held_x.append(x[50:])
+        held_y.append(y[50:])
+    stamps, scores = [time.perf_counter()], [0.0]
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = network((32, 32, 3), 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)
+
+        def loss(self, x: torch.Tensor, y: torch.Tensor, eval: bool = False) -> torch.Tensor:  # noqa: A002
+            self.eval() if eval else self.train()
+            return torch.nn.functional.cross_entropy(self(x), y)
+
+        @torch.no_grad()
+        def metrics(self, x: torch.Tensor, y: torch.Tensor, eval: bool = True) -> dict[str, object]:  # noqa: A002
+            self.eval()
+            return {"accuracy": Weighted((self(x).argmax(1) == y).float().sum().item(), len(y))}
+
+    class Watch(TrainingProcessCallback):
+        def after_central_iteration(self, aggregate_metrics, model, *, central_iteration):
+            stamps.append(time.perf_counter())
+            found = {str(name): value for name, value in aggregate_metrics.to_simple_dict().items()}
+            scores.extend(float(v) for name, v in found.items() if "accuracy" in name and "Central" in name)
+            return False, type(aggregate_metrics)()
+
+    dataset = FederatedDataset(rows_of.__getitem__, get_user_sampler("random", list(range(USERS))))
+    module = Network().to(device)
+    model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), 1.0))
+    test = PyTorchTensorDataset((torch.cat(held_x), torch.cat(held_y)), eval_kwargs={"eval": True})
+    judging = NNEvalHyperParams(local_batch_size=10_000)
+    FederatedAveraging().run(
+        NNAlgorithmParams(asked.rounds, EVERY, asked.cohort, 0),
+        SimulatedBackend(dataset, dataset),
+        model,
+        NNTrainHyperParams(local_batch_size=BATCH, local_num_epochs=1, local_learning_rate=RATE),
+        judging,
+        [CentralEvaluationCallback(test, judging, frequency=EVERY), Watch()],
+        send_metrics_to_platform=False,
+    )
+    print(f"pfl {version('pfl')}", file=sys.stderr)
+    told_of(stamps, began, scores[-1])
+
+
+if __name__ == "__main__":
+    main()
