@@ -138,6 +138,7 @@ def ours(asked: argparse.Namespace) -> None:
         overrides=[
             "data.name=own", "data.test_fraction=0.1666667", "model.framework=torch",
             f"model.factory={Path(__file__).stem}:network", "local.algorithm=sgd", "local.epochs=1", "local.momentum=0",
+            "local.schedule=constant",
             f"local.batch_size={BATCH}", f"local.lr={RATE}", "cohort.sampling=uniform", f"cohort.size={asked.cohort}",
             "combine.weights=equal", f"evaluate.every={EVERY}", f"run.rounds={asked.rounds}", "run.memory_mb=8192",
             f"run.device={asked.device}", *engine,

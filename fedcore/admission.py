@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fedcore.rules.blocks import in_threads
 from fedcore.suspicion import unusual_norms
 from fedcore.transforms.clip import norm
 from fedcore.types import Reply, Vector, vector_sha256
@@ -32,7 +33,7 @@ def refusal(reply: Reply, round_number: int, digest: str, model: Vector) -> str 
 def noted(replies: Mapping[str, Reply], accepted: Sequence[str]) -> dict[str, str]:
     """What is worth noting about accepted updates: zero, far from the others in size, or the same bytes."""
     vectors = {client: v for client in accepted if (v := replies[client].vector) is not None}
-    norms = np.array([norm(vector) for vector in vectors.values()])
+    norms = np.array(in_threads(norm, list(vectors.values())))
     found = {accepted[row]: why for row, why in unusual_norms(norms).items()}
     first: dict[str, str] = {}
     values, counts = np.unique(norms, return_counts=True)

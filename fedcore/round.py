@@ -24,6 +24,7 @@ from fedcore.errors import Diverged, TooFewClients
 from fedcore.history import History
 from fedcore.local.population import Seen
 from fedcore.rng import generator
+from fedcore.rules.blocks import stacked
 from fedcore.selection import Turn
 from fedcore.state import Ledger, Outcome, Plan, RoundJournal, State
 from fedcore.suspicion import coordinated, evidence, remembered, trusted
@@ -170,7 +171,7 @@ def combine(known: Known) -> Outcome:
         given, handed = dict(zip(accepted, updates, strict=True)), known.facts("select")["handed"]
         updates, weights = versions.weighed(state, plan.asynchrony, known.journal, handed, given, weights)
     rng = generator(plan.seed, "combine", state.round)
-    matrix = plan.control.scaled(np.stack(updates), accepted)
+    matrix = plan.control.scaled(stacked(updates), accepted)
     found = plan.aggregate(matrix, weights, state.rule, rng)
     reduced = {c: round(float(part), 6) for c, part in zip(accepted, found.kept, strict=True) if part < 1}
     groups = coordinated(matrix, generator(plan.seed, "groups", state.run, state.round))

@@ -9,7 +9,7 @@ import mmap
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from io import FileIO
@@ -26,6 +26,7 @@ Matrix: TypeAlias = Any  # (rows, columns) float32 of numpy or of another array 
 Result = TypeVar("Result")
 
 BLOCK_BYTES = 16 * 2**20  # what one thread may hold of a matrix at a time, copies included
+_MANY = 2**22  # numbers that are worth starting threads for
 _ALIGNED = 64  # columns: blocks begin where the compiled kernels' groups begin
 
 
@@ -162,6 +163,32 @@ def _in_threads(block: Callable[[int], Result], starts: range, workers: int) -> 
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def in_threads(
+    look: Callable[[NDArray[np.float32]], Result], vectors: Sequence[NDArray[np.float32]]
+) -> list[Result]:
+    """``look(vector)`` for all, in order: in threads where there is enough to look at."""
+    workers = min(len(os.sched_getaffinity(0)), len(vectors))
+    if workers < 2 or sum(vector.size for vector in vectors) < _MANY:
+        return [look(vector) for vector in vectors]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(look, vectors))
+
+
+def stacked(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Vectors (d,) as the rows of a matrix (n, d); not copied where they are those of one in memory."""
+    whole = vectors[0].base
+    if (
+        type(whole) is np.ndarray
+        and whole.ndim == 2
+        and len(whole) == len(vectors)
+        and whole.flags.c_contiguous
+    ):
+        first, step, shape = whole.ctypes.data, whole.strides[0], whole.shape[1:]
+        if all(v.ctypes.data == first + i * step and v.shape == shape for i, v in enumerate(vectors)):
+            return whole
+    return np.stack(vectors)
 
 
 def by_content(updates: Matrix) -> NDArray[np.intp]:
