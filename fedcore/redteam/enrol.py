@@ -27,6 +27,7 @@ from fedcore.transforms.matrix import Correlated, correlated
 from fedcore.types import Fleet, Json, Task, canonical_json
 
 CORRELATED = ("tree", "banded")
+_WHERE = ("engine", "workers", "device", "memory_mb")
 _NOT_THE_TRAINING = ("checks", "promotion", "edge", "monitor", "tracking", "store")
 
 
@@ -113,7 +114,9 @@ def audit_name(config: Config, asked: Asked) -> str:
 
 
 def _training(config: Config) -> dict[str, Json]:
-    return {key: value for key, value in config_tree(config).items() if key not in _NOT_THE_TRAINING}
+    """The settings that decide what is trained: not where, which changes nobody's update."""
+    tree = {key: value for key, value in config_tree(config).items() if key not in _NOT_THE_TRAINING}
+    return tree | {"run": {key: value for key, value in tree["run"].items() if key not in _WHERE}}
 
 
 def _described(fleet: Fleet, name: str, data: Prepared) -> tuple[dict[str, SiteStatistics], dict[str, str]]:
