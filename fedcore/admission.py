@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedcore.rules.blocks import in_threads
+from fedcore.rules.blocks import over_rows
 from fedcore.suspicion import unusual_norms
+from fedcore.transforms.clip import norm
 from fedcore.types import Reply, Vector, vector_sha256
-
-_PIECE = 2**15  # numbers of an update that are looked at together
 
 
 def uncalled(reply: Reply, cohort: Sequence[str], kept: Mapping[str, Reply]) -> dict[str, str]:
@@ -34,7 +33,7 @@ def refusal(reply: Reply, round_number: int, digest: str, model: Vector) -> str 
 def noted(replies: Mapping[str, Reply], accepted: Sequence[str]) -> dict[str, str]:
     """What is worth noting about accepted updates: zero, far from the others in size, or the same bytes."""
     vectors = {client: v for client in accepted if (v := replies[client].vector) is not None}
-    norms = np.array(in_threads(_length, list(vectors.values())))
+    norms = np.array(over_rows(norm, list(vectors.values())))
     found = {accepted[row]: why for row, why in unusual_norms(norms).items()}
     first: dict[str, str] = {}
     values, counts = np.unique(norms, return_counts=True)
@@ -44,15 +43,6 @@ def noted(replies: Mapping[str, Reply], accepted: Sequence[str]) -> dict[str, st
         if same != client and client not in found:
             found[client] = f"the same update as {same}"
     return found
-
-
-def _length(update: Vector) -> float:
-    """L2 norm in float64, a piece at a time: nothing as long as the update is made."""
-    total = 0.0
-    for start in range(0, len(update), _PIECE):
-        wide = update[start : start + _PIECE].astype(np.float64)
-        total += float(np.multiply(wide, wide, out=wide).sum())
-    return float(np.sqrt(total))
 
 
 def _stray(reply: Reply, round_number: int, digest: str) -> str | None:

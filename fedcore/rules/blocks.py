@@ -37,7 +37,7 @@ def checked(updates: Matrix, weights: Any = None) -> Matrix:
     weights that are not positive, finite and one a row.
     """
     if isinstance(updates, list | tuple):
-        updates = _stacked(updates)
+        updates = stacked(updates)
     if updates.ndim != 2 or not updates.shape[1]:
         raise BadInput(
             f"updates must be a matrix with one row a client, got shape {tuple(updates.shape)}; stack the updates"
@@ -165,30 +165,13 @@ def _in_threads(block: Callable[[int], Result], starts: range, workers: int) -> 
             yield waiting.popleft().result()
 
 
-def in_threads(
-    look: Callable[[NDArray[np.float32]], Result], vectors: Sequence[NDArray[np.float32]]
+def over_rows(
+    look: Callable[[NDArray[np.float32]], Result], rows: Sequence[NDArray[np.float32]]
 ) -> list[Result]:
-    """``look(vector)`` for all, in order: in threads where there is enough to look at."""
-    workers = min(len(os.sched_getaffinity(0)), len(vectors))
-    if workers < 2 or sum(vector.size for vector in vectors) < _MANY:
-        return [look(vector) for vector in vectors]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(look, vectors))
-
-
-def stacked(vectors: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Vectors (d,) as the rows of a matrix (n, d); not copied where they are those of one in memory."""
-    whole = vectors[0].base
-    if (
-        type(whole) is np.ndarray
-        and whole.ndim == 2
-        and len(whole) == len(vectors)
-        and whole.flags.c_contiguous
-    ):
-        first, step, shape = whole.ctypes.data, whole.strides[0], whole.shape[1:]
-        if all(v.ctypes.data == first + i * step and v.shape == shape for i, v in enumerate(vectors)):
-            return whole
-    return np.stack(vectors)
+    """``look(row)`` for all, in order: in threads where there is enough to look at, BLAS within each in one."""
+    many = sum(row.size for row in rows) >= _MANY
+    workers = min(threads(rows[0]), len(rows)) if many else 1
+    return list(_in_threads(lambda i: look(rows[i]), range(len(rows)), workers))
 
 
 def by_content(updates: Matrix) -> NDArray[np.intp]:
@@ -219,7 +202,11 @@ def _refined(rank: NDArray[np.int64], tied: NDArray[np.intp], piece: NDArray[Any
     return dense.astype(np.int64)
 
 
-def _stacked(updates: Any) -> NDArray[np.float32]:
+def stacked(updates: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Updates (d,) as the rows of a matrix (n, d): not copied if they are those of one in memory, in its order.
+
+    Raises `TooFewClients` for none, `BadInput` for ragged ones.
+    """
     if not updates:
         raise TooFewClients(1, 0, "aggregation")
     shapes = sorted({np.shape(update) for update in updates})
@@ -227,6 +214,11 @@ def _stacked(updates: Any) -> NDArray[np.float32]:
         raise BadInput(
             f"updates must have one shape, got {shapes[0]} and {shapes[1]}; check the model's layout"
         )
+    whole = getattr(updates[0], "base", None)
+    if type(whole) is np.ndarray and whole.shape == (len(updates), *shapes[0]) and whole.flags.c_contiguous:
+        first, step = whole.ctypes.data, whole.strides[0]
+        if all(update.ctypes.data == first + i * step for i, update in enumerate(updates)):
+            return whole
     return np.stack(updates)
 
 

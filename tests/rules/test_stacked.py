@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedcore.rules.blocks import in_threads, stacked
+from fedcore.rules.blocks import over_rows, stacked
 
 WHOLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -40,6 +40,6 @@ def test_rows_of_a_mapped_file_are_copied(tmp_path):
 
 
 @pytest.mark.parametrize("size", [3, 2**21])
-def test_what_is_seen_in_threads_is_in_order(size):
+def test_what_is_seen_over_rows_is_in_order(size):
     vectors = [np.full(size, i, np.float32) for i in range(5)]
-    assert in_threads(lambda vector: float(vector[-1]), vectors) == [0, 1, 2, 3, 4]
+    assert over_rows(lambda vector: float(vector[-1]), vectors) == [0, 1, 2, 3, 4]
