@@ -59,10 +59,7 @@ def test_fine_tuning_measures_fedavg_before_and_after_and_changes_nothing_else(n
         settings("run.rounds=2", "personal.finetune_steps=5", "personal.inner_lr=0.1"), tuned, "a"
     )
     assert after.model_sha256 == before.model_sha256
-    common = {name: after.metrics[name] for name in before.metrics}
-    assert common == pytest.approx(
-        before.metrics, rel=1e-9
-    )  # rows of several clients are scored in one pass, or not
+    assert before.metrics.items() <= after.metrics.items()
     assert after.metrics["personal_accuracy"] > after.metrics["accuracy"]
 
 

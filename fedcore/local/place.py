@@ -4,7 +4,6 @@ Schema, encoding and model are read once. Encoded rows are kept between rounds w
 those of the client that was not asked for the longest time go first, and are read again when it is.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from fedcore.config import Config
 from fedcore.data.features import Features
 from fedcore.data.federated import SiteData, load_site
 from fedcore.data.schema import Schema
+from fedcore.local.recent import Recent
 from fedcore.types import Json, canonical_json
 
 # (client, digest of its encoding, how to encode its rows) -> the rows: where processes share them.
@@ -26,11 +26,9 @@ class Place:
     def __init__(self, sites: Path, config: Config, rows: Rows | None = None) -> None:
         self.sites, self._config = sites, config
         self._rows: Rows = rows or (lambda client, encoding, encode: encode())
-        self._limit = config.run.memory_mb * 2**20
         self._tree: Json = None  # the features as the last task gave them
         self._encoding: tuple[str, Features, Model] | None = None
-        self._kept: OrderedDict[str, SiteData] = OrderedDict()
-        self._size = 0
+        self._kept: Recent[SiteData] = Recent(config.run.memory_mb * 2**20)
         self.answered: dict[str, dict[str, int]] = {}  # client -> run -> last round of a noised update
 
     @cached_property
@@ -44,9 +42,12 @@ class Place:
         data = self._kept.get(client)
         if data is None:
             data = self._rows(client, text, lambda: self._load(client, encoded))
-            self._keep(client, data)
-        self._kept.move_to_end(client)
+            self._kept.keep(client, data, _size(data))
         return data, model
+
+    def model(self, features: Json) -> Model:
+        """The model that fits rows encoded with `features`."""
+        return self._encoded(features)[2]
 
     def _encoded(self, features: Json) -> tuple[str, Features, Model]:
         """The encoding `features` describe; another one than before makes all rows be read anew."""
@@ -55,7 +56,7 @@ class Place:
             if self._encoding is None or self._encoding[0] != text:
                 shared = Features.from_json(text)
                 model = build_model(model_spec(self._config.model, self.schema, shared))
-                self._encoding, self._size = (text, shared, model), 0
+                self._encoding = (text, shared, model)
                 self._kept.clear()
             self._tree = features
         return self._encoding
@@ -64,12 +65,6 @@ class Place:
         data = self._config.data
         folder = self.sites / client
         return load_site(folder, self.schema, features, self._config.seed, client, data.test_fraction)
-
-    def _keep(self, client: str, data: SiteData) -> None:
-        self._kept[client] = data
-        self._size += _size(data)
-        while self._size > self._limit and len(self._kept) > 1:
-            self._size -= _size(self._kept.popitem(last=False)[1])
 
 
 def _size(data: SiteData) -> int:

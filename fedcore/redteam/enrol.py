@@ -114,7 +114,7 @@ def audit_name(config: Config, asked: Asked) -> str:
 
 
 def _training(config: Config) -> dict[str, Json]:
-    """The settings that decide what is trained: not where, which changes nobody's update."""
+    """The settings that decide what is trained: not where, which changes an update by its rounding at most."""
     tree = {key: value for key, value in config_tree(config).items() if key not in _NOT_THE_TRAINING}
     return tree | {"run": {key: value for key, value in tree["run"].items() if key not in _WHERE}}
 

@@ -5,10 +5,9 @@ personal models, noise of the clients' own) is done one client after another, an
 """
 
 import logging
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,12 @@ from threadpoolctl import ThreadpoolController
 
 from fedcore.adapters.layers import epochs
 from fedcore.config import Config
-from fedcore.errors import BadConfig, FedcoreError, ServiceError
+from fedcore.errors import BadConfig, FedcoreError
 from fedcore.local.client import Client
+from fedcore.local.recent import Recent
 from fedcore.local.work import Work
 from fedcore.rng import generator
-from fedcore.simulation.desk import Desk
+from fedcore.simulation.desk import Desk, enough_memory
 from fedcore.types import Reply, Task
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class BatchedFleet:
         self._engine: Together | None = None
         self._alone = _not_one_computation(config)
         self._told = False
-        self._rows: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
         self._limit = config.run.memory_mb * 2**20
+        self._rows: Recent[tuple[torch.Tensor, torch.Tensor]] = Recent(self._limit)
         if self._alone is not None and config.run.device != "cpu":
             raise BadConfig("run.device", config.run.device, f"cannot be used: {self._alone}; use cpu")
 
@@ -56,13 +56,11 @@ class BatchedFleet:
         if task.kind == "describe" or task.model is None or not clients:
             yield from self._one_by_one(task, clients)
             return
-        engine = self._started(task, clients[0])
+        engine = self._started(task)
         if engine is None:
             yield from self._one_by_one(task, clients)
         elif task.kind == "train":
-            waiting = iter(clients)
-            while group := list(islice(waiting, self._at_once(task))):
-                yield from self._trained(engine, task, group)
+            yield from self._together(engine, task, clients)
         else:
             score = engine.scores if self._config.run.device != "cpu" else None
             with self._threads.limit(limits=1):
@@ -76,16 +74,13 @@ class BatchedFleet:
         with self._threads.limit(limits=1):
             yield from self._desk.all(task, clients)
 
-    def _started(self, task: Task, client: str) -> "Together | None":
+    def _started(self, task: Task) -> "Together | None":
         """The engine for the model of `task`; None where clients must train alone, which is said once."""
         if self._engine is None and self._alone is None:
             from fedcore.adapters.pytorch import TorchModel
             from fedcore.adapters.pytorch_together import Together
 
-            try:
-                model = self._desk.place.ready(client, task.features)[1]
-            except FedcoreError:
-                return None  # its own reply says why
+            model = self._desk.place.model(task.features)
             assert isinstance(model, TorchModel), "the plan's framework is torch"
             engine = Together(model, self._config.run.device)
             self._alone = engine.obstacle()
@@ -95,51 +90,48 @@ class BatchedFleet:
             logging.getLogger(__name__).warning("clients train one after another: %s", self._alone)
         return self._engine
 
-    def _at_once(self, task: Task) -> int:
-        assert task.model is not None, "asked for with a model"
-        rows = max((x.nbytes for x, _ in self._rows.values()), default=0)
-        return int(max(1, self._limit // (4 * task.model.nbytes + rows)))
-
-    def _trained(self, engine: "Together", task: Task, clients: Sequence[str]) -> Iterator[Reply]:
-        """Replies of those who train in one computation, and of those whose rows cannot be used."""
-        works: dict[str, Work] = {}
-        for client in clients:
+    def _together(self, engine: "Together", task: Task, clients: Sequence[str]) -> Iterator[Reply]:
+        """Replies of groups that train at once, and of those whose rows cannot be used."""
+        assert task.model is not None, "a train task carries a model"
+        works: dict[Client, Work] = {}
+        size = 0
+        for name in clients:
+            client = Client(name, self._sites, self._config, self._keep, self._desk.place)
             try:
-                works[client] = self._client(client).work(task.of(client))
+                work = client.work(task.of(name))
             except FedcoreError:
-                yield self._desk.answer(task, client)
-        if not works:
-            return
-        assert task.model is not None, "asked for with a model"
-        members = [self._member(engine, client, work) for client, work in works.items()]
-        chance = int(generator(self._config.seed, "together", task.round, *works).integers(2**63))
-        try:
-            updates, losses = engine.train(task.model, members, chance)
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error):
-                raise
-            raise ServiceError(
-                f"out of memory while {len(works)} clients trained at once on {self._config.run.device}; lower "
-                f"run.memory_mb (now {self._config.run.memory_mb}) or local.batch_size"
-            ) from None
-        for (client, work), update, loss in zip(works.items(), updates, losses, strict=True):
-            member, own = self._client(client), task.of(client)
-            leave = partial(member.leaving, own, update, {"loss": float(loss)}, work.rng)
-            yield member.replied(own, leave)
+                yield self._desk.answer(task, name)
+                continue
+            needed = 4 * task.model.nbytes + work.data.x_train.nbytes
+            if works and size + needed > self._limit:
+                yield from self._trained(engine, task, works)
+                works, size = {}, 0
+            works[client] = work
+            size += needed
+        if works:
+            yield from self._trained(engine, task, works)
 
-    def _client(self, name: str) -> Client:
-        return Client(name, self._sites, self._config, self._keep, self._desk.place)
+    def _trained(self, engine: "Together", task: Task, works: Mapping[Client, Work]) -> Iterator[Reply]:
+        assert task.model is not None, "a train task carries a model"
+        began, names = time.monotonic(), [client.name for client in works]
+        members = [self._member(engine, client.name, work) for client, work in works.items()]
+        chance = int(generator(self._config.seed, "together", task.round, *names).integers(2**63))
+        with enough_memory(
+            f"{len(works)} clients trained at once on {self._config.run.device}",
+            f"lower run.memory_mb (now {self._config.run.memory_mb}) or local.batch_size",
+        ):
+            updates, losses = engine.train(task.model, members, chance)
+        took = (time.monotonic() - began) / len(works)
+        for (client, work), update, loss in zip(works.items(), updates, losses, strict=True):
+            own, facts = task.of(client.name), {"loss": float(loss), "seconds": took}
+            yield client.replied(own, partial(client.leaving, own, update, facts, work.rng))
 
     def _member(self, engine: "Together", client: str, work: Work) -> "Member":
         from fedcore.adapters.pytorch_together import Member
 
-        if client not in self._rows:
-            self._rows[client] = (engine.put(work.data.x_train), engine.put(work.data.y_train))
-        self._rows.move_to_end(client)
-        while len(self._rows) > 1 and sum(x.nbytes for x, _ in self._rows.values()) > self._limit:
-            self._rows.popitem(last=False)
-        x, y = self._rows[client]
-        return Member(x, y, list(epochs(len(y), work.settings, work.rng)), work.settings)
+        x, y = work.data.x_train, work.data.y_train
+        rows = self._rows.get(client) or self._rows.keep(client, (engine.put(x), engine.put(y)), x.nbytes)
+        return Member(*rows, list(epochs(len(y), work.settings, work.rng)), work.settings)
 
 
 def _not_one_computation(config: Config) -> str | None:

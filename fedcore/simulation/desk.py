@@ -1,15 +1,15 @@
 """Where a process answers for clients, whichever engine runs it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.config import Config
-from fedcore.errors import FedcoreError, ServiceError
+from fedcore.errors import BadConfig, BadData, ServiceError
 from fedcore.local.client import Client
-from fedcore.local.personal import measured
 from fedcore.local.place import Place
 from fedcore.simulation.parcels import TOGETHER, Parcel, Receiver
 from fedcore.simulation.shared import SharedRows
@@ -17,6 +17,7 @@ from fedcore.types import Reply, Task, Vector
 
 Rows = NDArray[np.float32]
 Score = Callable[[Vector, Rows], Rows]
+_LESS = "lower run.workers, run.memory_mb or local.batch_size, or choose a smaller model"
 
 
 class Desk:
@@ -42,16 +43,9 @@ class Desk:
 
     def answer(self, task: Task, client: str, scores: Rows | None = None) -> Reply:
         """The client's reply, `scores` being the model's of its test rows. Raises `ServiceError` as `all` does."""
-        try:
+        with enough_memory(f"{client} was asked to {task.kind}", _LESS):
             member = Client(client, self.place.sites, self._config, self._keep, self.place)
             return member.answer(task.of(client), scores)
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
-                raise
-            raise ServiceError(
-                f"out of memory while {client} was asked to {task.kind}; lower run.workers, run.memory_mb or "
-                "local.batch_size, or choose a smaller model"
-            ) from None
 
     def answers(
         self, parcel: Parcel, portion: Sequence[tuple[int, str]]
@@ -64,18 +58,35 @@ class Desk:
         ]
 
     def _scores(self, task: Task, clients: Sequence[str], score: Score | None) -> Mapping[str, Rows]:
-        """The model's scores of each client's test rows; of nobody where something is in the way, which each then says."""
-        if task.model is None or measured(self._config) or self._config.privacy.mode != "none":
-            return {}
+        """The model's scores of each client's test rows; of nobody with none, or whose rows cannot be used."""
+        assert task.model is not None, "an evaluate task carries a model"
+        rows: dict[str, Rows] = {}
         try:
-            ready = {client: self.place.ready(client, task.features) for client in clients}
-            rows = {client: data.x_test for client, (data, _) in ready.items() if len(data.y_test)}
+            for client in clients:
+                with suppress(BadData):  # its own reply says why
+                    data = self.place.ready(client, task.features)[0]
+                    rows |= {client: data.x_test} if len(data.y_test) else {}
             if not rows:
                 return {}
-            model = next(model for _, model in ready.values())
-            with np.errstate(all="ignore"):
-                together = (score or model.scores)(task.model, np.concatenate(list(rows.values())))
-        except (FedcoreError, MemoryError, RuntimeError):
+            judged = score or self.place.model(task.features).scores
+            with (
+                enough_memory(f"{len(rows)} clients were asked to {task.kind}", _LESS),
+                np.errstate(all="ignore"),
+            ):
+                scores = judged(task.model, np.concatenate(list(rows.values())))
+        except BadConfig:  # a model that does not fit the rows: each client's reply says so
             return {}
         cuts = np.cumsum([len(part) for part in rows.values()])[:-1]
-        return dict(zip(rows, np.split(together, cuts), strict=True))
+        return dict(zip(rows, np.split(scores, cuts), strict=True))
+
+
+@contextmanager
+def enough_memory(doing: str, mend: str) -> Iterator[None]:
+    """Raise `ServiceError`, saying what was done and what mends it, where memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+        if isinstance(error, RuntimeError) and not ("allocate memory" in said or "out of memory" in said):
+            raise
+        raise ServiceError(f"out of memory while {doing}; {mend}") from None

@@ -1,4 +1,4 @@
-"""Private rounds of clients that send what a test says: plans over a model of any size, and rounds of them."""
+"""The sites of the small digits, and private rounds whose clients send what a test says."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -41,6 +41,16 @@ class Scripted:
         for client in clients:
             if (reply := self._script(task, client)) is not None:
                 yield reply
+
+
+@pytest.fixture
+def sites(workdir):
+    return workdir / "data/sites"
+
+
+@pytest.fixture
+def names(sites) -> tuple[str, ...]:
+    return tuple(sorted(folder.name for folder in sites.iterdir() if folder.is_dir()))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """One seam, the same bytes: whatever engine answers, however many processes, and whatever dies meanwhile."""
 
-import json
 import os
 import signal
 from contextlib import closing
@@ -10,30 +9,14 @@ import numpy as np
 import pytest
 
 from fedcore.config import Config
-from fedcore.data.features import SiteStatistics, merge
 from fedcore.data.schema import Schema
 from fedcore.errors import ServiceError
 from fedcore.rng import generator
 from fedcore.simulation import open_fleet
-from fedcore.types import Fleet, Json, Reply, Task, canonical_json
+from fedcore.types import Reply, Task, canonical_json
+from tests.laws.fleets import described, model_of
 
 PRIVATE = ("privacy.mode=local", "privacy.noise=seeded", "privacy.delta=0.01", "combine.weights=equal")
-
-
-@pytest.fixture
-def sites(workdir):
-    return workdir / "data/sites"
-
-
-@pytest.fixture
-def names(sites) -> tuple[str, ...]:
-    return tuple(sorted(folder.name for folder in sites.iterdir() if folder.is_dir()))
-
-
-def described(fleet: Fleet, schema: Schema) -> Json:
-    replies = sorted(fleet.ask(Task("describe", "r", -1), fleet.clients), key=lambda reply: reply.client)
-    found = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in replies]
-    return json.loads(merge(found, schema).to_json())
 
 
 def same(reply: Reply) -> tuple[object, ...]:
@@ -41,11 +24,6 @@ def same(reply: Reply) -> tuple[object, ...]:
     facts = {name: value for name, value in reply.facts.items() if name != "seconds"}
     vector = None if reply.vector is None else reply.vector.tobytes()
     return reply.client, canonical_json(facts), vector, reply.error, reply.round, reply.model_sha256
-
-
-def model_of(features: Json) -> np.ndarray:
-    size = 64 * 8 + 8 + 8 * 10 + 10  # the small digits model of the settings
-    return generator(1, "start").normal(0, 0.1, size).astype(np.float32)
 
 
 def played(config: Config, sites, names: tuple[str, ...]) -> list[tuple[object, ...]]:

@@ -14,20 +14,10 @@ from fedcore.errors import BadConfig
 from fedcore.rng import generator
 from fedcore.simulation import open_fleet
 from fedcore.types import Task
-from tests.laws.test_engines import described, model_of
+from tests.laws.fleets import described, model_of
 
 TORCH = ("model.framework=torch", "run.engine=batched")
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}
-
-
-@pytest.fixture
-def sites(workdir):
-    return workdir / "data/sites"
-
-
-@pytest.fixture
-def names(sites) -> tuple[str, ...]:
-    return tuple(sorted(folder.name for folder in sites.iterdir() if folder.is_dir()))
 
 
 def both(settings, sites, names, more=(), corrections=False, kind="train", sizes=()):
@@ -71,6 +61,41 @@ def test_clients_take_batches_of_their_own_size(settings, sites, names):
     sizes = {names[0]: 5, names[1]: 11}
     for one, other in zip(*both(settings, sites, names, sizes=sizes.items()), strict=True):
         np.testing.assert_allclose(other.vector, one.vector, **CLOSE)
+
+
+def test_a_module_that_draws_in_training_is_batched_and_follows_the_seed(tmp_path, monkeypatch):
+    (tmp_path / "dropping.py").write_text(
+        "import torch\ndef make(shape, outputs):\n"
+        "    return torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(4, 3))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = build_model(ModelSpec("torch", "", (), "dropping:make", (4,), 3, "classification"))
+    engine, rng = Together(model, "cpu"), np.random.default_rng(3)
+    assert engine.obstacle() is None
+    rows = engine.put(rng.normal(size=(6, 4)).astype(np.float32)), engine.put(np.zeros(6, np.float32))
+    members = [Member(*rows, [[np.arange(6)]], Training(0.1, 0.0, 0.0, 1, 6))] * 2
+    vector = model.init(rng)
+    first, again, other = (engine.train(vector, members, seed)[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    assert not np.allclose(first[0], first[1])  # each client draws for itself
+    np.testing.assert_allclose(
+        engine.scores(vector, rows[0].numpy()), model.scores(vector, rows[0].numpy()), rtol=1e-5
+    )
+
+
+def test_a_client_whose_rows_cannot_be_used_says_so_and_the_others_train(settings, sites, names):
+    config = settings("model.framework=torch", "run.engine=batched")
+    with closing(open_fleet(config, sites, names)) as fleet:
+        features = described(fleet, Schema.load(sites))
+        (sites / names[0] / "rows.npz").write_bytes(b"no")
+    with closing(open_fleet(config, sites, names)) as fleet:
+        for kind in ("train", "evaluate"):
+            replies = {
+                r.client: r for r in fleet.ask(Task(kind, "r", 0, model_of(features), features), names)
+            }
+            assert [name for name in names if replies[name].error] == [names[0]]
+            assert len(replies) == len(names)
 
 
 def test_judging_gives_the_same_numbers(settings, sites, names):
@@ -117,11 +142,12 @@ def test_models_of_the_zoo_train_at_once(name, shape, outputs, task, tokens):
     ("body", "why"),
     [
         ("return x - x.mean(0)", "its rows see one another"),
+        ("return torch.dropout(x, 0.5, self.training) - x.mean(0)", "its rows see one another"),
         ("return x if x.sum() > 0 else -x", "data-dependent control flow"),
     ],
 )
 def test_a_module_that_cannot_be_batched_is_found(tmp_path, monkeypatch, body, why):
-    name = f"odd{abs(hash(body))}"
+    name = f"odd{len(body)}"
     lines = ["import torch", "class Odd(torch.nn.Module):", "    def forward(self, x):", f"        {body}"]
     lines += ["def make(shape, outputs):", "    return torch.nn.Sequential(Odd(), torch.nn.Linear(4, 3))"]
     (tmp_path / f"{name}.py").write_text("\n".join(lines))
