@@ -12,6 +12,7 @@ from hypothesis import settings as hypothesis_settings
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
 
+from fedcore.cli import main
 from fedcore.config import Config, load_config
 from fedcore.data.prepare import prepare
 
@@ -32,6 +33,19 @@ SMALL = (
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture
+def fedcore(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command; its exit code, standard output and standard error."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
 
 
 @pytest.fixture

@@ -22,17 +22,10 @@ TINY = [
 
 
 @pytest.fixture
-def fedcore(root, monkeypatch, capsys):
-    """Runs a command in the repository; its exit code, standard output and standard error."""
+def fedcore(root, monkeypatch, fedcore):
+    """Runs a command in the repository."""
     monkeypatch.chdir(root)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
+    return fedcore
 
 
 def test_simulate_shows_rounds_and_ends_with_one_json_object(fedcore, workdir):

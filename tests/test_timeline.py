@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from fedcore.cli import main
 from fedcore.clock import Schedule, Visit
 from fedcore.compare import Target, compare
 from fedcore.coordinator import simulate
@@ -23,32 +22,19 @@ FLEET = (
 
 
 @pytest.fixture
-def told(capsys):
-    """Runs a command; its exit code, standard output and standard error."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
-@pytest.fixture
 def fleet(workdir, settings) -> Path:
     """A work directory with the run ``fleet`` on the virtual clock, in which devices are lost."""
     simulate(settings(*FLEET), workdir, "fleet")
     return workdir
 
 
-def test_the_table_the_json_and_the_report_show_the_rounds_of_the_run(fleet, told, tmp_path):
+def test_the_table_the_json_and_the_report_show_the_rounds_of_the_run(fleet, fedcore, tmp_path):
     picture = tmp_path / "timeline.png"
-    code, out, _ = told("timeline", "fleet", "--workdir", fleet, "--picture", picture)
+    code, out, _ = fedcore("timeline", "fleet", "--workdir", fleet, "--picture", picture)
     assert (code, picture.read_bytes()[:4]) == (0, b"\x89PNG")
     assert str(picture) in out.replace("\n", "")
     assert (fleet / "runs/fleet/report/timeline.png").read_bytes()[:4] == b"\x89PNG"
-    code, out, _ = told("timeline", "fleet", "--workdir", fleet, "--json")
+    code, out, _ = fedcore("timeline", "fleet", "--workdir", fleet, "--json")
     shown = [Schedule.from_json(tree) for tree in json.loads(out)]
     with seen(fleet, "fleet") as opened:
         records = opened.records()
@@ -58,7 +44,7 @@ def test_the_table_the_json_and_the_report_show_the_rounds_of_the_run(fleet, tol
     assert any(visit.fate == "dropped" for s in shown for visit in s.visits)
 
 
-def test_compare_says_when_a_target_was_reached(fleet, told):
+def test_compare_says_when_a_target_was_reached(fleet, fedcore):
     with seen(fleet, "fleet") as opened:
         records = opened.records()
     wanted = records[1].metrics["loss"]
@@ -67,20 +53,20 @@ def test_compare_says_when_a_target_was_reached(fleet, told):
     assert (row.reached_round, row.reached_virtual_s) == (first.round + 1, first.virtual_s)
     assert row.virtual_s == records[-1].virtual_s
     assert compare(fleet, ["fleet"], Target("accuracy", 1.1))[0].reached_round is None
-    code, out, _ = told("compare", "fleet", "--workdir", fleet, "--target", f"loss={wanted}")
+    code, out, _ = fedcore("compare", "fleet", "--workdir", fleet, "--target", f"loss={wanted}")
     assert code == 0
     assert "virtual s" in out
-    code, _, err = told("compare", "fleet", "--workdir", fleet, "--target", "fast")
+    code, _, err = fedcore("compare", "fleet", "--workdir", fleet, "--target", "fast")
     assert (code, "METRIC=VALUE" in err) == (2, True)
 
 
-def test_a_run_on_the_real_clock_and_a_private_one_have_no_timeline(workdir, settings, told):
+def test_a_run_on_the_real_clock_and_a_private_one_have_no_timeline(workdir, settings, fedcore):
     simulate(settings("run.rounds=1"), workdir, "real")
-    code, _, err = told("timeline", "real", "--workdir", workdir)
+    code, _, err = fedcore("timeline", "real", "--workdir", workdir)
     assert (code, "time.mode=virtual" in err) == (2, True)
     private = ("privacy.mode=central", "combine.weights=equal", "privacy.delta=1e-3", "run.rounds=1")
     simulate(settings("time.mode=virtual", *private), workdir, "private")
-    code, _, err = told("timeline", "private", "--workdir", workdir)
+    code, _, err = fedcore("timeline", "private", "--workdir", workdir)
     assert (code, "is private" in err) == (3, True)
     assert not (workdir / "runs/private/report/timeline.png").exists()
 

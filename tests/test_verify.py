@@ -4,26 +4,12 @@ import json
 
 import pytest
 
-from fedcore.cli import main
 from fedcore.ledger import GENESIS, PrivacyLedger, spending, verified
 from fedcore.ledger.picture import draw
 from fedcore.privacy.events import GaussianSum
 from fedcore.store import Store
 
 EVENT = GaussianSum(noise_multiplier=8.0, sampling_rate=None)
-
-
-@pytest.fixture
-def fedcore(capsys):
-    """Runs a command; its exit code, standard output and standard error."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture
