@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,8 @@ def draw(records: Sequence[RoundRecord], folder: Path) -> tuple[Path, ...]:
     """
     if not records:
         raise BadInput("there are no records to draw; run at least one round")
-    ordered = sorted(records, key=lambda record: record.round)
+    counted = [replace(record, round=record.round + 1) for record in records]  # from 1, as everything else says it
+    ordered = sorted(counted, key=lambda record: record.round)
     pictures: Mapping[str, tuple[Draw, bool]] = {
         "quality.png": (_quality, bool(_qualities(ordered))),
         "loss.png": (_losses, bool(_loss_names(ordered))),
