@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from simulation_work import pfl_training
 
 USERS, BATCH, RATE, EVERY = 1000, 10, 0.1, 10
 
@@ -174,73 +175,27 @@ def told_of(stamps: list[float], began: float, accuracy: float) -> None:
 
 def pfl(asked: argparse.Namespace) -> None:
     """Apple's pfl-research, rows on the device from the start."""
-    from pfl.aggregate.simulate import SimulatedBackend
-    from pfl.algorithm.base import NNAlgorithmParams
-    from pfl.algorithm.federated_averaging import FederatedAveraging
-    from pfl.callback.base import TrainingProcessCallback
-    from pfl.callback.central_evaluation import CentralEvaluationCallback
-    from pfl.data.federated_dataset import FederatedDataset
-    from pfl.data.pytorch import PyTorchTensorDataset
-    from pfl.data.sampling import get_user_sampler
-    from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
-    from pfl.metrics import Weighted
-    from pfl.model.pytorch import PyTorchModel
-
     began, device = time.perf_counter(), torch.device(asked.device)
     # The rows as fedcore encodes them: each number from 0 to 1, less its mean, over its deviation.
     described = json.loads((asked.folder / "features.json").read_text())["scales"][0]
     center, scale = (np.array(described[key], np.float32).reshape(32, 32, 3) for key in ("center", "scale"))
-    rows_of, held_x, held_y = {}, [], []
+    users, held = {}, []
     for user, file in enumerate(sorted((asked.folder / "sites").glob("*/rows.npz"))):
         found = np.load(file)
         x = torch.from_numpy((found["x"] / np.float32(255) - center) / scale).to(device)
         y = torch.from_numpy(found["y"].astype(np.int64)).to(device)
-        rows_of[user] = PyTorchTensorDataset(
-            (x[:50], y[:50]), user_id=str(user), train_kwargs={"eval": False}
-        )
-        held_x.append(x[50:])
-        held_y.append(y[50:])
+        users[user] = (x[:50], y[:50])
+        held.append((x[50:], y[50:]))
     stamps, scores = [time.perf_counter()], [0.0]
 
-    class Network(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.net = network((32, 32, 3), 10)
+    def heard(score: float | None) -> None:
+        stamps.append(time.perf_counter())
+        scores.append(scores[-1] if score is None else score)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.net(x)
-
-        def loss(self, x: torch.Tensor, y: torch.Tensor, eval: bool = False) -> torch.Tensor:  # noqa: A002
-            self.eval() if eval else self.train()
-            return torch.nn.functional.cross_entropy(self(x), y)
-
-        @torch.no_grad()
-        def metrics(self, x: torch.Tensor, y: torch.Tensor, eval: bool = True) -> dict[str, object]:  # noqa: A002
-            self.eval()
-            return {"accuracy": Weighted((self(x).argmax(1) == y).float().sum().item(), len(y))}
-
-    class Watch(TrainingProcessCallback):
-        def after_central_iteration(self, aggregate_metrics, model, *, central_iteration):
-            stamps.append(time.perf_counter())
-            found = {str(name): value for name, value in aggregate_metrics.to_simple_dict().items()}
-            scores.extend(float(v) for name, v in found.items() if "accuracy" in name and "Central" in name)
-            return False, type(aggregate_metrics)()
-
-    dataset = FederatedDataset(rows_of.__getitem__, get_user_sampler("random", list(range(USERS))))
-    module = Network().to(device)
-    model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), 1.0))
-    test = PyTorchTensorDataset((torch.cat(held_x), torch.cat(held_y)), eval_kwargs={"eval": True})
-    judging = NNEvalHyperParams(local_batch_size=10_000)
-    FederatedAveraging().run(
-        NNAlgorithmParams(asked.rounds, EVERY, asked.cohort, 0),
-        SimulatedBackend(dataset, dataset),
-        model,
-        NNTrainHyperParams(local_batch_size=BATCH, local_num_epochs=1, local_learning_rate=RATE),
-        judging,
-        [CentralEvaluationCallback(test, judging, frequency=EVERY), Watch()],
-        send_metrics_to_platform=False,
-    )
+    torch.manual_seed(0)
+    test = (torch.cat([x for x, _ in held]), torch.cat([y for _, y in held]))
+    module = network((32, 32, 3), 10).to(device)
+    pfl_training(module, users, test, (asked.rounds, asked.cohort, BATCH, RATE, EVERY), heard)
     print(f"pfl {version('pfl')}", file=sys.stderr)
     told_of(stamps, began, scores[-1])
 

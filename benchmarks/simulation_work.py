@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,28 @@ def bare(folder: Path, rounds: int, processes: int) -> None:
 
 def pfl(folder: Path, rounds: int, processes: int) -> None:
     """Apple's pfl-research; with several processes by torchrun, as its documentation says."""
+    stamps, rows = Stamps(), Rows(folder)
+    users = {client: rows.of(client) for client in range(CLIENTS)}
+    test = (rows.x_test, rows.y_test)
+    pfl_training(network(), users, test, (rounds, COHORT, BATCH, RATE, 1), lambda score: stamps(score or 0.0))
+    if int(os.environ.get("RANK", "0")) == 0:
+        stamps.told()
+
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+def pfl_training(
+    net: torch.nn.Module,
+    users: dict[int, Pair],
+    test: Pair,
+    asked: tuple[int, int, int, float, int],
+    heard: Callable[[float | None], None],
+) -> None:
+    """FedAvg by pfl-research: (rounds, cohort, batch, rate, every so many rounds judged); `heard` after each round.
+
+    `heard` is told the accuracy on `test`, None where the round was not judged.
+    """
     from pfl.aggregate.simulate import SimulatedBackend
     from pfl.algorithm.base import NNAlgorithmParams
     from pfl.algorithm.federated_averaging import FederatedAveraging
@@ -105,54 +128,50 @@ def pfl(folder: Path, rounds: int, processes: int) -> None:
     from pfl.metrics import Weighted
     from pfl.model.pytorch import PyTorchModel
 
-    stamps, rows = Stamps(), Rows(folder)
+    rounds, cohort, batch, rate, every = asked
 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.net = network()
+            self.net = net
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.net(x)
 
         def loss(self, x: torch.Tensor, y: torch.Tensor, eval: bool = False) -> torch.Tensor:  # noqa: A002
+            self.train(not eval)
             return torch.nn.functional.cross_entropy(self(x), y)
 
         @torch.no_grad()
         def metrics(self, x: torch.Tensor, y: torch.Tensor, eval: bool = True) -> dict[str, object]:  # noqa: A002
+            self.eval()
             hits = (self(x).argmax(1) == y).float().sum().item()
             return {"accuracy": Weighted(hits, len(y))}
 
     class Watch(TrainingProcessCallback):
         def after_central_iteration(self, aggregate_metrics, model, *, central_iteration):
             found = {str(name): value for name, value in aggregate_metrics.to_simple_dict().items()}
-            stamps(
-                next(
-                    float(value) for name, value in found.items() if "accuracy" in name and "Central" in name
-                )
-            )
+            judged = [float(v) for name, v in found.items() if "accuracy" in name and "Central" in name]
+            heard(judged[0] if judged else None)
             return False, type(aggregate_metrics)()
 
     rows_of = {
-        client: PyTorchTensorDataset(rows.of(client), user_id=str(client), train_kwargs={"eval": False})
-        for client in range(CLIENTS)
+        user: PyTorchTensorDataset(rows, user_id=str(user), train_kwargs={"eval": False})
+        for user, rows in users.items()
     }
-    sampler = get_user_sampler("random", list(range(CLIENTS)))
-    dataset = FederatedDataset(rows_of.__getitem__, sampler)
-    network_ = Network()
-    model = PyTorchModel(network_, torch.optim.SGD, torch.optim.SGD(network_.parameters(), 1.0))
-    test = PyTorchTensorDataset((rows.x_test, rows.y_test), eval_kwargs={"eval": True})
+    dataset = FederatedDataset(rows_of.__getitem__, get_user_sampler("random", list(users)))
+    module, judging = Network(), NNEvalHyperParams(local_batch_size=10_000)
+    model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), 1.0))
+    held_out = PyTorchTensorDataset(test, eval_kwargs={"eval": True})
     FederatedAveraging().run(
-        NNAlgorithmParams(rounds, 10**9, COHORT, 0),
+        NNAlgorithmParams(rounds, 10**9, cohort, 0),
         SimulatedBackend(dataset, dataset),
         model,
-        NNTrainHyperParams(local_batch_size=BATCH, local_num_epochs=1, local_learning_rate=RATE),
-        NNEvalHyperParams(local_batch_size=10_000),
-        [CentralEvaluationCallback(test, NNEvalHyperParams(local_batch_size=10_000)), Watch()],
+        NNTrainHyperParams(local_batch_size=batch, local_num_epochs=1, local_learning_rate=rate),
+        judging,
+        [CentralEvaluationCallback(held_out, judging, frequency=every), Watch()],
         send_metrics_to_platform=False,
     )
-    if int(os.environ.get("RANK", "0")) == 0:
-        stamps.told()
 
 
 def flower(folder: Path, rounds: int, processes: int) -> None:

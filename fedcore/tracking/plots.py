@@ -34,7 +34,7 @@ def draw(records: Sequence[RoundRecord], folder: Path) -> tuple[Path, ...]:
     """
     if not records:
         raise BadInput("there are no records to draw; run at least one round")
-    counted = [replace(record, round=record.round + 1) for record in records]  # from 1, as everything else says it
+    counted = [replace(record, round=record.round + 1) for record in records]  # from 1, as people do
     ordered = sorted(counted, key=lambda record: record.round)
     pictures: Mapping[str, tuple[Draw, bool]] = {
         "quality.png": (_quality, bool(_qualities(ordered))),
