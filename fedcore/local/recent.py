@@ -14,6 +14,9 @@ class Recent(Generic[Kept]):
         self._kept: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
         self._size = 0
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def get(self, name: str) -> Kept | None:
         """The thing, if it is still there; it counts as used now."""
         if name not in self._kept:

@@ -9,6 +9,7 @@ from fedcore.data.federated import load_site
 from fedcore.data.schema import Schema
 from fedcore.local.client import Client
 from fedcore.local.place import Place
+from fedcore.local.recent import Recent
 from fedcore.types import Json, Task, canonical_json
 
 
@@ -62,7 +63,7 @@ def test_another_encoding_is_another_place(sites, names, features, settings):
 def test_rows_over_the_limit_are_read_again_and_are_the_same(sites, names, features, settings, monkeypatch):
     config, counted = settings(), Counted()
     place = Place(sites, config, counted)
-    monkeypatch.setattr(place, "_limit", 2 * place.ready(names[0], features)[0].x_train.nbytes)
+    monkeypatch.setattr(place, "_kept", Recent(2 * place.ready(names[0], features)[0].x_train.nbytes))
     for _ in range(2):
         for name in names:
             data, _ = place.ready(name, features)
