@@ -13,7 +13,7 @@ from fedcore.types import Floats, Updates
 
 FAR, TIMES = 6.0, 3.0  # a norm is unusual this many deviations, and at least this factor, from the median
 ALIKE = 0.7  # cosine of two updates, seen from the round's centre, above which they may be coordinated
-CELLS = 2**20  # numbers looked at for groups: columns are drawn at random when there are more
+CELLS = 2**18  # numbers looked at for groups: columns are drawn at random when there are more
 MEMORY = 0.7  # of yesterday's suspicion that is left today
 _TO_DEVIATION = 1.4826  # median absolute deviation to standard deviation of a normal
 

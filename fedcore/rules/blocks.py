@@ -92,8 +92,8 @@ def over_columns(
 ) -> None:
     """``work(matrix[:, start:stop], start, stop)`` for blocks of columns, and `gather` what it gives, in order.
 
-    A block takes at most `BLOCK_BYTES`. Blocks run in threads, BLAS within each in one: work that
-    releases the lock uses every core.
+    A block takes at most `BLOCK_BYTES`. Blocks run in threads where there is enough to work on, BLAS within each in
+    one: work that releases the lock uses every core.
     """
     width = max(_ALIGNED, BLOCK_BYTES // bytes_per_column // _ALIGNED * _ALIGNED)
     starts = range(0, matrix.shape[1], width)
@@ -102,7 +102,8 @@ def over_columns(
         stop = min(start + width, matrix.shape[1])
         return work(columns(matrix, start, stop), start, stop)
 
-    for result in _in_threads(block, starts, min(threads(matrix), len(starts))):
+    many = len(matrix) * matrix.shape[1] >= _MANY
+    for result in _in_threads(block, starts, min(threads(matrix), len(starts)) if many else 1):
         if gather:
             gather(result)
 

@@ -93,14 +93,18 @@ def combined(updates: Matrix, ranks: Ranks, rows: Rows | None = None) -> Vector:
     result: Vector = empty(updates, updates.shape[1])
 
     def work(part: Matrix, start: int, stop: int) -> None:
-        block = rows(part) if rows else part
-        kernel = kernels(block, of=updates)
-        result[start:stop] = _by_kernel(kernel, block, ranks) if kernel else by_sorting(block, ranks)
+        result[start:stop] = combined_block(rows(part) if rows else part, updates, ranks)
 
     over_columns(
         updates, work, bytes_per_column=(4 if rows is None and kernels(updates) else 24) * len(updates)
     )
     return result
+
+
+def combined_block(block: Matrix, of: Matrix, ranks: Ranks) -> Vector:
+    """The mean over `ranks` in each column of `block`, rows of some columns `of` the updates. Raises `BadInput`."""
+    kernel = kernels(block, of=of)
+    return _by_kernel(kernel, block, ranks) if kernel else by_sorting(block, ranks)
 
 
 def by_sorting(block: Matrix, ranks: Ranks) -> Vector:

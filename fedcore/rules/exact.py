@@ -63,10 +63,11 @@ class ExactSum:
         quotient = high / float(exact)
         margin = np.abs(quotient) * 2.0**-50  # high is off by 2**-53 of itself, and so is the division
         below, above = as_float32(quotient - margin), as_float32(quotient + margin)
-        for i in np.flatnonzero(below != above):
-            middle = (float(below[i]) + float(above[i])) / 2
-            rest = self._over(int(i), middle, float(high[i]), float(low[i]), bool(whole[i]), exact)
-            below[i] = np.float32(middle) if rest == 0 else above[i] if rest > 0 else below[i]
+        open_ = np.flatnonzero(below != above)
+        under, over = below[open_], above[open_]
+        middle = (under.astype(np.float64) + over) / 2
+        rest = self._over(open_, middle, (high[open_], low[open_], whole[open_]), exact)
+        below[open_] = np.where(rest == 0, as_float32(middle), np.where(rest > 0, over, under))
         return below + np.float32(0)
 
     def _add(self, product: Floats, start: int) -> None:
@@ -105,13 +106,22 @@ class ExactSum:
         return *_two_sum(high, low), whole
 
     def _over(
-        self, i: int, middle: float, high: float, low: float, whole: bool, total: Fraction
-    ) -> Fraction | float:
-        """The sign of (exact sum at i) - middle · total, as a number with that sign."""
-        if whole and _bits(total) <= 28:  # then the product is exact, and by Sterbenz' lemma the difference
-            return (high - middle * float(total)) + low
-        value = sum((Fraction(float(piece[i])) for piece in self._pieces.values()), Fraction(0))
-        return value - Fraction(middle) * total
+        self,
+        places: NDArray[np.intp],
+        middle: Floats,
+        leading: tuple[Floats, Floats, NDArray[np.bool_]],
+        total: Fraction,
+    ) -> Floats:
+        """Numbers with the signs of (exact sum at `places`) - middle · total; `leading` as of `_leading` there."""
+        high, low, whole = leading
+        # The product is exact for a total of few bits, and by Sterbenz' lemma so is the difference.
+        known = whole if _bits(total) <= 28 else np.zeros(len(places), np.bool_)
+        rest = np.where(known, (high - middle * float(total)) + low, 0.0)
+        for k in np.flatnonzero(~known):
+            value = sum((Fraction(float(piece[places[k]])) for piece in self._pieces.values()), Fraction(0))
+            gap = value - Fraction(float(middle[k])) * total
+            rest[k] = (gap > 0) - (gap < 0)
+        return rest
 
 
 def as_float32(values: Floats) -> Vector:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fedcore.errors import BadInput
 from fedcore.rules.blocks import Matrix, by_content, host, namespace, over_columns, places
 from fedcore.rules.compiled import kernels
-from fedcore.rules.coordinate import Rows, combined, median_ranks
+from fedcore.rules.coordinate import Rows, combined_block, median_ranks
 from fedcore.rules.mean import weighted_mean
 from fedcore.types import Floats, Json, Vector
 
@@ -115,7 +115,7 @@ def geometry(updates: Matrix, extras: Sequence[Vector] = (), *, few: int = _FEW)
     """
     order = by_content(updates)
     chosen = order[:: -(-len(order) // few)] if few else order
-    gram = _gram(updates, extras, order, _median(updates, chosen))
+    gram = _gram(updates, extras, order, chosen)
     if not np.isfinite(gram).all():
         raise BadInput("updates must be finite; refuse the one that is not before it is combined")
     known = Geometry(order, gram, np.eye(len(order), len(order) + len(extras)))
@@ -126,13 +126,6 @@ def _blurred(known: Geometry) -> bool:
     """Whether most rows are so much further from the centre than from each other that distances lose digits."""
     between = np.median(np.median(known.distances(), axis=1))
     return bool(np.median(np.diagonal(known.from_centre())) > 1e4 * between)
-
-
-def _median(updates: Matrix, chosen: NDArray[np.intp]) -> Vector:
-    """The coordinate median of the `chosen` rows."""
-    if len(chosen) == len(updates):
-        return combined(updates, median_ranks(len(updates)))
-    return combined(updates, median_ranks(len(chosen)), lambda part: part[places(part, chosen)])
 
 
 def added(updates: Matrix, known: Geometry, shares: Shares, extras: Sequence[Vector] = ()) -> Vector:
@@ -186,8 +179,14 @@ def rows_of(known: Geometry) -> Rows:
     return make
 
 
-def _gram(updates: Matrix, extras: Sequence[Vector], order: NDArray[np.intp], centre: Vector) -> Floats:
-    """Inner products of updates and extras minus centre, and of the centre, summed piece by piece in order."""
+def _gram(
+    updates: Matrix, extras: Sequence[Vector], order: NDArray[np.intp], chosen: NDArray[np.intp]
+) -> Floats:
+    """Inner products of updates and extras minus centre, and of the centre, summed piece by piece in order.
+
+    The centre is the coordinate median of the `chosen` rows, found where the block is at hand: memory is read once.
+    """
+    alone, ranks = len(chosen) < len(updates), median_ranks(len(chosen))
     vectors = len(order) + len(extras) + 1
     total = np.zeros((vectors, vectors))
     piece = _PIECE if isinstance(updates, np.ndarray) else 64 * _PIECE  # a GPU wants more at a time
@@ -195,7 +194,8 @@ def _gram(updates: Matrix, extras: Sequence[Vector], order: NDArray[np.intp], ce
     @np.errstate(invalid="ignore")  # what is not finite shows in the sum, and is refused there
     def block(part: Matrix, start: int, stop: int) -> Floats:
         summed: Floats = np.zeros((vectors, vectors))
-        beside = [*(extra[start:stop] for extra in extras), centre[start:stop]]
+        centre = combined_block(part[places(part, chosen)] if alone else part, updates, ranks)
+        beside = [*(extra[start:stop] for extra in extras), centre]
         space = _space(part, vectors, piece)
         for left in range(0, stop - start, piece):
             inside = slice(left, min(left + piece, stop - start))
@@ -207,7 +207,7 @@ def _gram(updates: Matrix, extras: Sequence[Vector], order: NDArray[np.intp], ce
     def add(part: Floats) -> None:
         total[:] += part
 
-    over_columns(updates, block, 12 * vectors, add)
+    over_columns(updates, block, (12 if alone else 24) * vectors, add)  # all sorted are a copy more
     return total
 
 

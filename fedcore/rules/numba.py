@@ -122,17 +122,16 @@ def sort_lanes(lanes: Any, pairs: Any) -> None:
 
 
 @compiled
-def load_lanes(matrix: Rows, left: int, lanes: Any) -> bool:
-    """Copy the columns from `left` on into `lanes`; whether all are finite."""
+def load_lanes(matrix: Rows, left: int, lanes: Any, odd: Any) -> None:
+    """Copy the columns from `left` on into `lanes`; `odd` (LANES,) stays zero while all are finite."""
     width = min(LANES, matrix.width - left)
-    lanes[:] = 0
-    odd = np.float32(0)
+    if width < LANES:
+        lanes[:] = 0
     for i in range(len(lanes)):
-        row = stretch(matrix, i, left, left + width)
+        row, lane = stretch(matrix, i, left, left + width), lanes[i]
         for j in range(width):
-            lanes[i, j] = row[j]
-            odd += row[j] - row[j]
-    return bool(odd == 0)
+            lane[j] = row[j]
+            odd[j] += row[j] - row[j]  # one a lane: a sum over all lanes is added value by value
 
 
 @compiled
@@ -141,9 +140,9 @@ def ranked_mean(matrix: Rows, pairs: Any, low: int, high: int) -> tuple[Any, boo
     columns = matrix.width
     found = np.empty(columns, np.float32)
     lanes, summed = np.empty((matrix.rows, LANES), np.float32), np.empty(LANES)
-    finite = True
+    odd = np.zeros(LANES, np.float32)
     for left in range(0, columns, LANES):
-        finite &= load_lanes(matrix, left, lanes)
+        load_lanes(matrix, left, lanes, odd)
         sort_lanes(lanes, pairs)
         summed[:] = 0.0
         for i in range(low, high):
@@ -151,7 +150,7 @@ def ranked_mean(matrix: Rows, pairs: Any, low: int, high: int) -> tuple[Any, boo
                 summed[j] += np.float64(lanes[i, j])
         for j in range(min(LANES, columns - left)):
             found[left + j] = np.float32(summed[j] / (high - low))
-    return found, finite
+    return found, bool(np.all(odd == 0))
 
 
 @compiled
@@ -159,10 +158,9 @@ def nearest_mean(matrix: Rows, pairs: Any, count: int) -> tuple[Any, bool]:
     """Mean of the `count` values nearest to each column's median, summed from the smallest on in float64."""
     rows, columns = matrix.rows, matrix.width
     found = np.empty(columns, np.float32)
-    lanes = np.empty((rows, LANES), np.float32)
-    finite = True
+    lanes, odd = np.empty((rows, LANES), np.float32), np.zeros(LANES, np.float32)
     for left in range(0, columns, LANES):
-        finite &= load_lanes(matrix, left, lanes)
+        load_lanes(matrix, left, lanes, odd)
         sort_lanes(lanes, pairs)
         for j in range(min(LANES, columns - left)):
             middle = (np.float64(lanes[(rows - 1) // 2, j]) + np.float64(lanes[rows // 2, j])) / 2
@@ -173,4 +171,4 @@ def nearest_mean(matrix: Rows, pairs: Any, count: int) -> tuple[Any, bool]:
             for i in range(first, first + count):
                 total += np.float64(lanes[i, j])
             found[left + j] = np.float32(total / count)
-    return found, finite
+    return found, bool(np.all(odd == 0))

@@ -60,8 +60,14 @@ def test_small_kernels_read_as_they_run():
     kernels.sort_lanes.py_func(lanes, comparators(5))
     np.testing.assert_array_equal(lanes, expected)
     block = rng.normal(size=(5, 10)).astype(np.float32)
-    assert kernels.load_lanes.py_func(kernels.as_rows(block[:, 2:]), 0, lanes)
+    odd = np.zeros(kernels.LANES, np.float32)
+    kernels.load_lanes.py_func(kernels.as_rows(block[:, 2:]), 0, lanes, odd)
     np.testing.assert_array_equal(lanes[:, :8], block[:, 2:])
+    assert not odd.any()
+    broken = block.copy()
+    broken[4, 7] = np.nan
+    kernels.load_lanes.py_func(kernels.as_rows(broken[:, 2:]), 0, lanes, odd)
+    assert np.flatnonzero(odd != 0).tolist() == [5]
     wide = np.empty((2, 4))
     kernels.centred.py_func(kernels.as_rows(block[:, 2:6]), np.array([3, 1]), block[0, 2:6], wide)
     np.testing.assert_array_equal(wide, block[[3, 1], 2:6].astype(float) - block[0, 2:6])
@@ -87,9 +93,17 @@ OPTIONS = {
 def test_with_and_without_numba_a_rule_gives_the_same_bytes(name, monkeypatch):
     updates = np.random.default_rng(3).normal(size=(12, 5000)).astype(np.float32)
     weights = np.arange(1.0, 13)
+    monkeypatch.setattr(compiled.Small, "seen", 0)
     plain = RULES[name](updates, weights, **OPTIONS[name])
     monkeypatch.setattr(compiled, "PAYS_FROM", 0)
     assert RULES[name](updates, weights, **OPTIONS[name]).tobytes() == plain.tobytes()
+
+
+def test_a_process_that_has_worked_on_many_small_matrices_uses_the_kernels(monkeypatch):
+    monkeypatch.setattr(compiled.Small, "seen", 0)
+    monkeypatch.setattr(compiled, "PAYS_AFTER", 1000)
+    small = np.zeros((5, 20), np.float32)
+    assert [compiled.kernels(small) is not None for _ in range(4)] == [False, False, True, True]
 
 
 @pytest.mark.usefixtures("always_compiled")
