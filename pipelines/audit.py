@@ -6,14 +6,15 @@ from pathlib import Path
 from fedcore.config import load_config
 from fedcore.errors import FedcoreError
 from fedcore.redteam.audit import run_audit
-from fedcore.redteam.course import Asked
+from fedcore.redteam.course import UNWATCHED, Asked
 from fedcore.redteam.verdict import write
 
 
 def main(canaries: str, rounds: str, seed: str) -> None:
     """Train with that many canaries in runs/audit, write what was found, and fail on a bound that is exceeded."""
     config = load_config("params.yaml", preset="digits-private", overrides=[f"run.rounds={rounds}"])
-    verdict = run_audit(config, Path("runs/audit"), Asked(int(canaries), seed=int(seed)))
+    asked = Asked(int(canaries), seed=int(seed), confidence=UNWATCHED)
+    verdict = run_audit(config, Path("runs/audit"), asked)
     print(*write(verdict, Path("reports/audit")).values(), sep="\n")
     verdict.require()
 

@@ -16,7 +16,7 @@ class AuditOperator(TrainingOperator):
 
     The population's account is charged, as for any training. Leaves the bounds and where the report lies. Raises
     `AuditFailed`, which is final: what comes after it never starts. Nobody watches a task, so its `confidence` is
-    higher than a person's: a correct pipeline fails at most one audit in a hundred for each bound. `seed` repeats coins.
+    higher than a person's: a correct pipeline fails at most one audit in a thousand for each bound. `seed` repeats coins.
     """
 
     template_fields: Sequence[str] = (*TrainingOperator.template_fields, "canaries")
@@ -25,7 +25,7 @@ class AuditOperator(TrainingOperator):
         self,
         *,
         canaries: str | int = "{{ params.audit }}",
-        confidence: float = 0.99,
+        confidence: float = 0.999,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:

@@ -67,7 +67,7 @@ def audit_and_report(
     return verdict, files
 
 
-def conclude(name: str, audited: Audited, course: Course, each: int, confidence: float = 0.95) -> Verdict:
+def conclude(name: str, audited: Audited, course: Course, each: int, confidence: float) -> Verdict:
     """The lower bounds of a course beside what the accountant says of its rounds, by the plan that was claimed."""
     charge = audited.plan.charge
     assert charge is not None, "only private trainings are audited"

@@ -86,4 +86,6 @@ def _bounds(axes: "Axes", verdict: Verdict) -> None:
     axes.set_ylim(len(names) - 0.45, -0.65)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
-    axes.set_xlabel(f"ε at δ = {verdict.delta:g}, each lower bound at {verdict.confidence:.0%} confidence")
+    axes.set_xlabel(
+        f"ε at δ = {verdict.delta:g}, each lower bound at {100 * verdict.confidence:g} % confidence"
+    )

@@ -131,7 +131,7 @@ def as_page(verdict: Verdict) -> str:
 | accountant (privacy loss distributions), {verdict.rounds} rounds | ≤ {verdict.upper:.3f} | |
 {bounds}
 
-Each lower bound is wrong at most {1 - verdict.confidence:.1%} of the time where its assumption holds, so a correct
+Each lower bound is wrong at most {100 * (1 - verdict.confidence):.2g} % of the time where its assumption holds, so a correct
 pipeline fails some of its audits: repeat one that failed by little, with more canaries.
 
 {verdict.canaries} canaries were enrolled among {verdict.population} clients; {took_part(verdict)},

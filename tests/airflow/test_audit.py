@@ -68,7 +68,7 @@ def test_a_failed_audit_fails_the_task_for_good(workdir, connect, root):
     run_audit(
         config,
         workdir,
-        Asked(100, seed=1, confidence=0.99),
+        Asked(100, seed=1, confidence=0.999),
         change=lambda plan: replace(plan, noise=replace(plan.noise, normal=lambda number: np.zeros)),
     )
     with pytest.raises(AuditFailed, match="the training leaks") as failed:

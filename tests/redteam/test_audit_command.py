@@ -142,10 +142,11 @@ def silent(plan):
 def test_a_failed_audit_leaves_its_report_and_is_told_again_with_exit_code_10(private, fedcore, workdir):
     """The rounds of a broken pipeline are in the journal; whoever asks again hears the same of them."""
     config = replace(private, run=replace(private.run, rounds=6))
-    asked = Asked(canaries=100, guesses=30, seed=1)
+    asked = Asked(canaries=100, guesses=30, seed=1, confidence=0.95)
     verdict = run_audit(config, workdir, asked, change=silent)
     assert "one_run" in verdict.exceeding
-    words = ("--canaries", 100, "--guesses", 30, "--seed", 1, "--workdir", workdir, "--json")
+    words = ("--canaries", 100, "--guesses", 30, "--seed", 1, "--confidence", 0.95)
+    words = (*words, "--workdir", workdir, "--json")
     small = ("-S", "run.rounds=6", "-S", "model.hidden=[]", "-S", "local.epochs=1")
     code, out, err = fedcore(*words, *small, "-S", "tracking.enabled=false")
     facts = json.loads(out.splitlines()[-1])

@@ -85,7 +85,7 @@ def audit(opened):
             own_noise=CLIP if local and sight == "rounds" else None,
         )
         *_, course = train(audited)
-        return conclude("audit", audited, course, EACH)
+        return conclude("audit", audited, course, EACH, 0.95)
 
     return run
 

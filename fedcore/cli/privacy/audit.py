@@ -32,7 +32,7 @@ def audit(
     seed: Annotated[
         int | None, typer.Option(help="Repeats coins and directions; default: from the system's source.")
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Of each lower bound by itself.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Of each lower bound by itself.")] = 0.99,
     sees: Annotated[
         Literal["rounds", "final"],
         typer.Option(help="What the auditor sees: every release, or the last model."),
