@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedcore.config import DataConfig
-from fedcore.data import brca, flights, heart, images, own, school, text, writers
+from fedcore.data import brca, cifar, flights, har, heart, images, own, school, text, wisdm, writers
 from fedcore.data.raw import Raw, write_raw
 from fedcore.data.schema import Schema
 from fedcore.errors import BadConfig, UnknownName
@@ -64,6 +64,16 @@ CATALOG: dict[str, DataSet] = {
             "classification",
             "made by a partitioner",
             images.load_fashion,
+        ),
+        DataSet(
+            "cifar10",
+            "Animals and vehicles in 10 classes, 60,000 colour pictures of 32 x 32",
+            "CIFAR-10 as WebP mosaics in FEDCORE_DATA (Krizhevsky 2009)",
+            "not stated; free to use with citation",
+            False,
+            "classification",
+            "made by a partitioner",
+            cifar.load,
         ),
         DataSet(
             "heart",
@@ -154,6 +164,26 @@ CATALOG: dict[str, DataSet] = {
             "classification",
             "539 writers",
             writers.load,
+        ),
+        DataSet(
+            "uci-har",
+            "Six activities from a phone at the waist, 10,299 windows of 128 x 9, divided by segment",
+            "uci_har.npz (UCI HAR's inertial signals) in FEDCORE_DATA (Anguita et al. 2013)",
+            "CC-BY-4.0 by UCI; its readme: no commercial use",
+            True,
+            "classification",
+            "30 people",
+            har.load,
+        ),
+        DataSet(
+            "wisdm",
+            "Six activities from a phone in the pocket, 5,357 windows as 43 numbers, some missing",
+            "WISDM_ar_v1.1_transformed.arff in FEDCORE_DATA (Kwapisz, Weiss, Moore 2010)",
+            "free to share with its readme",
+            True,
+            "classification",
+            "36 people",
+            wisdm.load,
         ),
         DataSet(
             "own",

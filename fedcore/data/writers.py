@@ -6,6 +6,7 @@ The writers of the 10,000 test digits are others, so these are left out, and eac
 
 import gzip
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -28,11 +29,11 @@ def load(config: DataConfig) -> Raw:
         pictures, labels = (gzip.decompress((folder / name).read_bytes()) for name in FILES[:2])
         x = np.frombuffer(pictures, np.uint8, offset=16).reshape(-1, 28, 28)
         y = np.frombuffer(labels, np.uint8, offset=8)
-        with np.load(folder / FILES[2], allow_pickle=False) as arrays:
+        with (folder / FILES[2]).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             writers = arrays["train_writer"]
         if not len(x) == len(y) == len(writers):
             raise ValueError(f"{len(x)} pictures, {len(y)} labels, {len(writers)} writers")
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadData(
             "mnist-by-writer", f"{folder} does not hold the published files ({error})", "copy them again"
         ) from None

@@ -39,6 +39,7 @@ def test_the_sets_are_listed_for_people_and_programs() -> None:
         "flights",
         "digits",
         "fashion-mnist",
+        "cifar10",
         "heart",
         "heart-flamby",
         "heart-flamby-pooled",
@@ -48,6 +49,8 @@ def test_the_sets_are_listed_for_people_and_programs() -> None:
         "school-shares",
         "shakespeare",
         "mnist-by-writer",
+        "uci-har",
+        "wisdm",
         "own",
     ]
 

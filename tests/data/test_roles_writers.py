@@ -117,3 +117,20 @@ def test_digits_without_a_writer_each_are_refused(place: Path) -> None:
 def test_a_set_that_is_not_here_says_how_to_get_it(place: Path, name: str) -> None:
     with pytest.raises(BadData, match="it is not on this machine"):
         ingest(DataConfig(name=name), place / "raw")
+
+
+def test_damaged_files_of_digits_are_refused(place: Path) -> None:
+    lay_digits(place, 6)
+    for name in ("train-images-idx3-ubyte.gz", "writers.npz"):
+        file = place / "mnist_by_writer" / name
+        whole = file.read_bytes()
+        middle = len(whole) // 2
+        for content in (
+            whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+            whole[:-10],
+            b"",
+        ):
+            file.write_bytes(content)
+            with pytest.raises(BadData, match="does not hold the published files"):
+                ingest(DataConfig("mnist-by-writer"), place / "raw")
+        file.write_bytes(whole)
