@@ -23,6 +23,9 @@ from fedcore.errors import BadConfig, BadInput, UnknownName
         ("local.lr=-1", r"local\.lr: must be greater than 0, got -1"),
         ("local.lr=.nan", r"local\.lr: must be a finite number"),
         ("run=5", "run: must be"),
+        ("run.device=gpu", r"run\.device: must be cpu, cuda or cuda:N with the number of a GPU, got 'gpu'"),
+        ('run.device="cuda:0\\n"', r"run\.device: must be cpu, cuda or cuda:N"),
+        ("run.name=a/b", r"run\.name: must be up to 100 letters, digits, .*, got 'a/b'"),
         ("run.name=../up", r"run\.name: .*got '\.\./up'"),
         ("privacy.delta=1", r"privacy\.delta: must be less than 1"),
         (

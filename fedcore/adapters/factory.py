@@ -42,13 +42,15 @@ def refuse_rows(spec: ModelSpec, shape: tuple[int, ...], error: Exception) -> Ba
     )
 
 
-def refuse_outputs(spec: ModelSpec, rows: int, shape: tuple[int, ...]) -> None:
-    """Raise `BadConfig` unless `shape` is (rows, outputs)."""
-    if shape != (rows, spec.outputs):
+def refuse_outputs(spec: ModelSpec, rows: int, out: Any) -> None:
+    """Raise `BadConfig` unless what a model returned for so many rows is one array (rows, outputs)."""
+    shape = getattr(out, "shape", None)
+    if shape is None or tuple(shape) != (rows, spec.outputs):
+        found = f"a {type(out).__name__}" if shape is None else tuple(shape)
         raise BadConfig(
             "model",
             spec.factory or spec.name,
-            f"must return shape ({rows}, {spec.outputs}), returns {shape}",
+            f"must return shape ({rows}, {spec.outputs}), returns {found}",
         )
 
 

@@ -131,7 +131,7 @@ class MlxModel:
             out = module(x)
         except (ValueError, RuntimeError, TypeError, IndexError) as error:
             raise refuse_rows(self.spec, tuple(x.shape[1:]), error) from None
-        refuse_outputs(self.spec, x.shape[0], tuple(out.shape))
+        refuse_outputs(self.spec, x.shape[0], out)
         return out
 
     def _loss(self, vector: Any, x: Any, y: Any) -> Any:

@@ -4,7 +4,7 @@ The module's parameters are views into one flat tensor, and so are their gradien
 SGD is two operations on one vector, and nothing is copied between rounds but that vector.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -66,6 +66,17 @@ class TorchModel:
         with _one_thread(), torch.no_grad():
             self._outputs(module.eval(), torch.zeros(2, *self.spec.input_shape))
 
+    @cached_property
+    def draws(self) -> bool:
+        """Whether training draws from torch's generator, as dropout does: seen on a row of zeros."""
+        if not self.spec.factory:
+            return False
+        with torch.random.fork_rng(devices=[]), _one_thread(), torch.no_grad():
+            module = self._build().train()
+            before = torch.random.get_rng_state()
+            self._outputs(module, torch.zeros(2, *self.spec.input_shape))
+            return not torch.equal(before, torch.random.get_rng_state())
+
     def module(self, vector: Vector) -> torch.nn.Module:
         """A module of its own in evaluation mode that holds `vector` and returns logits or values."""
         module = self._build()
@@ -117,12 +128,12 @@ class TorchModel:
             step = _step(flat, passes.gradient, settings)
             for epoch in epochs(len(x), settings, rng):
                 order = torch.from_numpy(np.concatenate(epoch))
-                total, seen = 0.0, len(order)
+                losses: list[torch.Tensor] = []
                 cut = [torch.split(rows[order], settings.batch_size) for rows in (rows_x, rows_y)]
                 for batch_x, batch_y in zip(*cut, strict=True):
-                    loss = passes.loss(batch_x, batch_y)
+                    losses.append(passes.loss(batch_x, batch_y))
                     step()
-                    total += float(loss * len(batch_y))
+                total, seen = _total(losses, cut[1]), len(order)
         return flat.numpy(), {"loss": total / seen}
 
     @property
@@ -196,7 +207,7 @@ class TorchModel:
             out = module(x)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise refuse_rows(self.spec, tuple(x.shape[1:]), error) from None
-        refuse_outputs(self.spec, len(x), tuple(out.shape))
+        refuse_outputs(self.spec, len(x), out)
         result: torch.Tensor = out
         return result
 
@@ -263,6 +274,14 @@ def _step(flat: torch.Tensor, gradient: torch.Tensor, settings: Training) -> Cal
         flat.sub_(velocity, alpha=settings.lr)
 
     return step
+
+
+def _total(losses: list[torch.Tensor], batches: Sequence[torch.Tensor]) -> float:
+    """The sum over rows of the batches' mean losses, added up in order."""
+    if not losses:
+        return 0.0
+    sizes = torch.tensor([len(batch) for batch in batches], dtype=torch.float32)
+    return float(sum((torch.stack(losses) * sizes).tolist()))
 
 
 @contextmanager

@@ -12,6 +12,10 @@ from fedcore.adapters.layers import built_in_layout
 from fedcore.adapters.model import ModelSpec
 
 _aten = torch.ops.aten
+_threshold_backward = _aten.threshold_backward.default
+_nll_loss, _nll_loss_backward = _aten.nll_loss_forward.default, _aten.nll_loss_backward.default
+_log_softmax_backward = _aten._log_softmax_backward_data.default
+_ONE = torch.ones(())
 _ALIGNED = 64  # bytes: a product written to another place than a tensor's own may round otherwise
 # (outputs (n, o), labels (n,)) -> (mean loss (), its gradient at the outputs (n, o))
 Head = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -33,9 +37,11 @@ class DensePasses:
         return torch.zeros_like(self._flat)
 
     @cached_property
-    def _slopes(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _slopes(self) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
+        """Each layer's gradient of weight and bias, and whether a product may be written where the former lies."""
         parts = self._parts(self.gradient)
-        return list(zip(parts[::2], parts[1::2], strict=True))
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return [(weight, bias, not weight.data_ptr() % _ALIGNED) for weight, bias in pairs]
 
     def _parts(self, whole: torch.Tensor) -> list[torch.Tensor]:
         """Views into `whole`, one a tensor of the layout."""
@@ -51,14 +57,14 @@ class DensePasses:
         steps = self._forward(x)
         loss, back = self._head(steps.pop(), y)
         for i in range(len(steps) - 1, -1, -1):
-            weight, bias = self._slopes[i]
-            if weight.data_ptr() % _ALIGNED:
-                weight.copy_(torch.mm(back.t(), steps[i]))
-            else:
+            weight, bias, aligned = self._slopes[i]
+            if aligned:
                 torch.mm(back.t(), steps[i], out=weight)
+            else:
+                weight.copy_(torch.mm(back.t(), steps[i]))
             torch.sum(back, 0, out=bias)
             if i:
-                back = _aten.threshold_backward(torch.mm(back, self._weights[i]), steps[i], 0)
+                back = _threshold_backward(torch.mm(back, self._weights[i]), steps[i], 0)
         return loss
 
     def _forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -80,9 +86,9 @@ def head(spec: ModelSpec) -> Head:
 
 def _cross_entropy(out: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     logs = torch.log_softmax(out, 1)
-    loss, weight = _aten.nll_loss_forward(logs, y, None, 1, -100)
-    back = _aten.nll_loss_backward(torch.ones(()), logs, y, None, 1, -100, weight)
-    return loss, _aten._log_softmax_backward_data(back, logs, 1, torch.float32)
+    loss, weight = _nll_loss(logs, y, None, 1, -100)
+    back = _nll_loss_backward(_ONE, logs, y, None, 1, -100, weight)
+    return loss, _log_softmax_backward(back, logs, 1, torch.float32)
 
 
 def _logistic(out: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,6 +101,6 @@ def _squares(center: float, scale: float) -> Head:
     def of(out: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         aim = (y - center) / scale
         loss = torch.nn.functional.mse_loss(out[:, 0], aim)
-        return loss, _aten.mse_loss_backward(torch.ones(()), out[:, 0], aim, 1)[:, None]
+        return loss, _aten.mse_loss_backward(_ONE, out[:, 0], aim, 1)[:, None]
 
     return of

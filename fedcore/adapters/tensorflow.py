@@ -94,8 +94,7 @@ class TensorflowModel:
         By a Jacobian, or one by one where a row would spoil the others': in a Keras model, whose
         rows may see one another, and where one is not finite, as the Jacobian multiplies it in.
         """
-        flat = x.reshape(len(x), -1)
-        whole = bool(np.isfinite(flat).all() and np.isfinite(y).all())
+        whole = bool(np.isfinite(x).all() and np.isfinite(y).all())
         if self.spec.factory or not whole:
             self._seed.assign(int(rng.integers(_STEPS)))
             return self._one_by_one(vector, x, y, clip)
@@ -123,10 +122,11 @@ class TensorflowModel:
         """The factory's model, built for the data's rows."""
         with _seeded(seed):
             model: Any = made_by(self.spec, keras.Model, "a keras.Model")
-            try:
-                model(np.zeros((1, *self.spec.input_shape), np.float32))
+            try:  # before any client trains, and not where `tf.function` would wrap what is said
+                out = model(np.zeros((2, *self.spec.input_shape), np.float32))
             except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
                 raise refuse_rows(self.spec, self.spec.input_shape, error) from None
+        refuse_outputs(self.spec, 2, out)
         if model.non_trainable_weights:
             raise BadConfig(
                 "model.factory",
@@ -172,7 +172,6 @@ class TensorflowModel:
             out, _ = self._keras.stateless_call(parts, seeds, x, training=training)
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             raise refuse_rows(self.spec, tuple(x.shape[1:]), error) from None
-        refuse_outputs(self.spec, x.shape[0], tuple(out.shape))
         return out
 
     def _draws(self, state: Any) -> Any:

@@ -49,12 +49,15 @@ def simulate(
     engine: Annotated[
         str | None,
         typer.Option(
-            "--engine", help="serial, workers or ray: the same bytes; batched: a cohort in one computation."
+            "--engine",
+            help="serial, threads, workers or ray: the same bytes; batched: a cohort in one computation.",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=0, max=64, help="Processes of workers or ray; 0: one a core."),
+        typer.Option(
+            "--workers", min=0, max=64, help="How many threads, workers or Ray actors; 0: one a core."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,6 +69,8 @@ def simulate(
     Examples:
 
         fedcore simulate --preset digits
+
+        fedcore simulate --preset digits --engine threads
 
         fedcore simulate --preset digits --engine workers --workers 2
 

@@ -135,7 +135,5 @@ def _refuse_unknown(tree: Mapping[str, Any], cls: type, path: tuple[str, ...]) -
 
 
 def _sentence(message: str) -> str:
-    return (
-        message.replace("Input should be", "must be")[:1].lower()
-        + message.replace("Input should be", "must be")[1:]
-    )
+    message = message.replace("Input should be", "must be")
+    return message[:1].lower() + message[1:]

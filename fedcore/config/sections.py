@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from fedcore.config.asynchrony import AsynchronyConfig
 from fedcore.config.evaluate import EvaluateConfig
-from fedcore.config.kinds import CLOSED, Count, Name, Positive, Share
+from fedcore.config.kinds import CLOSED, Count, Device, Name, Positive, Share
 from fedcore.config.local import LocalConfig
 from fedcore.config.oort import OortConfig
 from fedcore.config.personal import PersonalConfig
@@ -20,16 +20,16 @@ from fedcore.config.time import TimeConfig
 class RunConfig:
     """How long, under which name, and on what.
 
-    `engine` is where simulated clients train, with the same bytes: ``serial`` in this process, ``workers`` (so
-    many processes, 0: one a core), or ``ray``; ``batched`` trains a cohort in one computation on `device`, which
-    rounds otherwise; None is ``workers`` where some are asked for. A process keeps encoded rows in memory between
-    rounds while they fit into `memory_mb`, and as many clients train at once.
+    `engine` is where simulated clients train, with the same bytes: ``serial`` in this process, ``threads`` of it,
+    ``workers`` or ``ray`` (so many `workers`, 0: one a core); ``batched`` trains a cohort in one computation on
+    `device`, which rounds otherwise; None is ``workers`` where some are asked for. A process keeps encoded rows in
+    memory between rounds while they fit into `memory_mb`, and as many clients train at once.
     """
 
     name: Name | None = None
     rounds: Annotated[int, Field(ge=1)] = 10
-    engine: Literal["serial", "workers", "ray", "batched"] | None = None
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    engine: Literal["serial", "threads", "workers", "ray", "batched"] | None = None
+    device: Device = "cpu"
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     memory_mb: Annotated[int, Field(ge=1)] = 1024
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +39,13 @@ class Client:
     def __init__(
         self, name: str, sites: Path, config: Config, keep: Path | None = None, place: Place | None = None
     ) -> None:
-        self.name, self._config = name, config
-        self.kept = None if keep is None else keep / name
-        self._folder, self._place = sites / name, place or Place(sites, config)
+        self.name, self._config, self._keep = name, config, keep
+        self._place = place or Place(sites, config)
+
+    @cached_property
+    def kept(self) -> Path | None:
+        """Where the client keeps what never leaves it; made when it is first needed."""
+        return None if self._keep is None else self._keep / self.name
 
     def answer(self, task: Task, scores: NDArray[np.float32] | None = None) -> Reply:
         """The reply to `task`; what the site's data or settings make impossible is an error in the reply.
@@ -100,7 +104,11 @@ class Client:
     def _describe(self, task: Task) -> Reply:
         data = self._config.data
         statistics = train_statistics(
-            self._folder, self._place.schema, self._config.seed, self.name, data.test_fraction
+            self._place.sites / self.name,
+            self._place.schema,
+            self._config.seed,
+            self.name,
+            data.test_fraction,
         )
         return Reply(self.name, {"statistics": json.loads(statistics.to_json()), "rows": statistics.rows})
 

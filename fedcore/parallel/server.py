@@ -49,16 +49,16 @@ def serve(job: Job, world: World, progress: Progress) -> Trained:
         source = world.receive(header)
         world.receive(body, source)
         version, _, rows = header.tolist()
-        message = body.numpy()
-        if not np.isfinite(message[-1]):
+        gradient, loss = body[:-1].numpy().copy(), float(body[-1])
+        if not np.isfinite(loss):
             _end_all(world, header, body, source, min(workers, steps - applied))
-            raise diverged(applied // an_epoch + 1, float(message[-1]), job.settings.lr)
+            raise diverged(applied // an_epoch + 1, loss, job.settings.lr)
         staleness[applied - version] += 1
-        vector, velocity = descend(vector, velocity, message[:-1].copy(), job.settings)
+        vector, velocity = descend(vector, velocity, gradient, job.settings)
         handed = applied + workers
         world.send(torch.tensor([applied + 1, handed if handed < steps else OVER, 0]), source)
         world.send(torch.from_numpy(vector), source)
-        total += float(message[-1]) * rows
+        total += loss * rows
         if (applied + 1) % an_epoch == 0:
             losses.append(total / len(job.data.y_train))
             total = 0.0

@@ -48,8 +48,7 @@ class BatchedFleet:
         self._told = False
         self._limit = config.run.memory_mb * 2**20
         self._rows: Recent[tuple[torch.Tensor, torch.Tensor]] = Recent(self._limit)
-        if self._alone is not None and config.run.device != "cpu":
-            raise BadConfig("run.device", config.run.device, f"cannot be used: {self._alone}; use cpu")
+        self._refuse_idle_device()
 
     def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
         """Replies in the order asked. Raises `ServiceError` where memory does not suffice."""
@@ -82,13 +81,22 @@ class BatchedFleet:
 
             model = self._desk.place.model(task.features)
             assert isinstance(model, TorchModel), "the plan's framework is torch"
-            engine = Together(model, self._config.run.device)
-            self._alone = engine.obstacle()
+            for device in dict.fromkeys(
+                ("cpu", self._config.run.device)
+            ):  # the processor tells most, see there
+                engine = Together(model, device)
+                self._alone = engine.obstacle()
+                self._refuse_idle_device()
             self._engine = engine if self._alone is None else None
         if self._alone is not None and not self._told:
             self._told = True
             logging.getLogger(__name__).warning("clients train one after another: %s", self._alone)
         return self._engine
+
+    def _refuse_idle_device(self) -> None:
+        """Raise `BadConfig` where clients must train alone, on the processor, and another device was asked for."""
+        if self._alone is not None and self._config.run.device != "cpu":
+            raise BadConfig("run.device", self._config.run.device, f"cannot be used: {self._alone}; use cpu")
 
     def _together(self, engine: "Together", task: Task, clients: Sequence[str]) -> Iterator[Reply]:
         """Replies of groups that train at once, and of those whose rows cannot be used."""

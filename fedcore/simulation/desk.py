@@ -11,8 +11,8 @@ from fedcore.config import Config
 from fedcore.errors import BadConfig, BadData, ServiceError
 from fedcore.local.client import Client
 from fedcore.local.place import Place
+from fedcore.local.place import Rows as Encoded
 from fedcore.simulation.parcels import TOGETHER, Parcel, Receiver
-from fedcore.simulation.shared import SharedRows
 from fedcore.types import Reply, Task, Vector
 
 Rows = NDArray[np.float32]
@@ -21,11 +21,11 @@ _LESS = "lower run.workers, run.memory_mb or local.batch_size, or choose a small
 
 
 class Desk:
-    """One process's clients over the folders of `sites`; rows are shared below the folder `shared`, if there is one."""
+    """One process's or thread's clients over the folders of `sites`; `rows` shares theirs with other desks."""
 
-    def __init__(self, sites: Path, config: Config, keep: Path | None, shared: Path | None = None) -> None:
+    def __init__(self, sites: Path, config: Config, keep: Path | None, rows: Encoded | None = None) -> None:
         self._config, self._keep = config, keep
-        self.place = Place(sites, config, None if shared is None else SharedRows(shared))
+        self.place = Place(sites, config, rows)
         self._receiver = Receiver()
 
     def all(self, task: Task, clients: Sequence[str], score: Score | None = None) -> Iterator[Reply]:

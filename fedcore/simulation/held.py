@@ -41,14 +41,16 @@ class HeldJournal:
         self._store, self._run, self._round, self._at = store, run, round_number, at
         self._journal: Journal = store.journal(run, round_number)
         self._held: dict[str, tuple[Outcome, float]] = {}
-        self._replies: dict[str, Reply] = dict(self._journal.replies())
+        self._committed = set(
+            store.steps(run, round_number)
+        )  # nobody else writes while this process holds the run
+        self._replies: dict[str, Reply] = dict(self._journal.replies()) if self._committed else {}
 
     def once(self, step: str, compute: Callable[[], Outcome]) -> Outcome:
         """The committed outcome, the one left by a killed execution, or a new one, held or committed."""
-        kept = self._journal.kept(step)
-        if kept is None and self._store.adopt(self._run, self._round, step):
-            kept = self._journal.kept(step)
-        if kept is not None:
+        if step not in self._committed and self._store.adopt(self._run, self._round, step):
+            self._committed.add(step)
+        if (kept := self.kept(step)) is not None:
             return kept
         start = time.monotonic()
         computed = compute()
@@ -66,6 +68,7 @@ class HeldJournal:
             for step, (outcome, seconds) in self._held.items()
         }
         self._store.write_all(self._run, self._round, steps)
+        self._committed |= set(steps)
         self._held.clear()
 
     def replies(self) -> Mapping[str, Reply]:
@@ -78,8 +81,9 @@ class HeldJournal:
 
     def kept(self, step: str) -> Outcome | None:
         """The outcome of a step, if it is held or committed."""
-        held = self._held.get(step)
-        return held[0] if held else self._journal.kept(step)
+        if step in self._held:
+            return self._held[step][0]
+        return self._journal.kept(step) if step in self._committed else None
 
     def at(self, round_number: int) -> Journal:
         """The journal of another round of the same run."""

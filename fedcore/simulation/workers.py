@@ -23,7 +23,7 @@ from fedcore.config import Config
 from fedcore.errors import ServiceError
 from fedcore.simulation.desk import Desk
 from fedcore.simulation.parcels import Parcel, Sender, portions, taken
-from fedcore.simulation.shared import SharedFolder
+from fedcore.simulation.shared import SharedFolder, SharedRows
 from fedcore.types import Reply, Task, TaskKind
 
 _DEATHS = 3  # of workers over one question; a client that kills each worker it meets ends the run
@@ -60,7 +60,8 @@ class WorkerFleet:
         left = ", ".join(list(waiting.values())[:3])
         raise ServiceError(
             f"{_DEATHS} times a worker process was killed in one round (out of memory?), waiting for {left}; use fewer "
-            "run.workers or a smaller run.memory_mb, and run again to go on from here"
+            "run.workers or a smaller run.memory_mb, and run again to go on from here; a script of your own must start "
+            "the run below if __name__ == '__main__'"
         )
 
     def close(self) -> None:
@@ -122,7 +123,7 @@ def _start(sites: Path, config: Config, keep: Path | None, shared: Path) -> None
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threadpool_limits(1)
     global _desk  # noqa: PLW0603  the one thing a worker process is
-    _desk = Desk(sites, config, keep, shared)
+    _desk = Desk(sites, config, keep, SharedRows(shared))
 
 
 def _answer(parcel: Parcel, portion: Sequence[tuple[int, str]]) -> list[tuple[int, tuple[bool, Reply]]]:

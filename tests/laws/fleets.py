@@ -16,6 +16,6 @@ def described(fleet: Fleet, schema: Schema) -> Json:
     return json.loads(merge(found, schema).to_json())
 
 
-def model_of(features: Json) -> np.ndarray:
-    size = 64 * 8 + 8 + 8 * 10 + 10  # the small digits model of the settings
+def model_of(features: Json, size: int = 64 * 8 + 8 + 8 * 10 + 10) -> np.ndarray:
+    """Parameters of the small digits model of the settings, or of one of `size`."""
     return generator(1, "start").normal(0, 0.1, size).astype(np.float32)

@@ -243,6 +243,16 @@ def two_outputs(input_shape: tuple[int, ...], outputs: int):
     return torch.nn.Linear(input_shape[0], outputs + 1)
 
 
+def pair(input_shape: tuple[int, ...], outputs: int):
+    import torch
+
+    class Pair(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    return Pair(input_shape[0], outputs)
+
+
 def not_a_module(input_shape: tuple[int, ...], outputs: int) -> str:
     return "a module"
 
@@ -276,6 +286,7 @@ def test_a_module_by_import_path_trains_and_repeats(own):
         (normed, "holds buffers"),
         (too_wide, "fails on rows of shape"),
         (two_outputs, "must return shape"),
+        (pair, r"must return shape \(2, 1\), returns a tuple"),
         (not_a_module, "must return a torch.nn.Module"),
         (broken, r"fails for rows of shape \(4,\) and 1 outputs \(KeyError: 'no such size'\)"),
     ],

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+import torch
 
 from fedcore.adapters.model import ModelSpec, Training, build_model
 from fedcore.adapters.pytorch_together import Member, Together
@@ -189,3 +190,17 @@ def test_a_device_that_cannot_be_used_is_refused(workdir, settings, more, why, m
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(BadConfig, match=why):
         simulate(settings("model.framework=torch", *more), workdir, "a")
+
+
+def mixing(input_shape: tuple[int, ...], outputs: int) -> torch.nn.Module:
+    class Centred(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x - x.mean(0)
+
+    return torch.nn.Sequential(Centred(), torch.nn.Flatten(), torch.nn.Linear(64, outputs))
+
+
+def test_a_gpu_is_not_held_for_clients_that_train_alone_on_the_processor(workdir, settings):
+    own = ("model.framework=torch", "model.factory=tests.laws.test_together:mixing")
+    with pytest.raises(BadConfig, match=r"run.device: cannot be used: its rows see one another.*use cpu"):
+        simulate(settings(*own, "run.engine=batched", "run.device=cuda"), workdir, "a")

@@ -25,7 +25,7 @@ from fedcore.errors import BadInput, CorruptState, PeerLost, RunConflict
 from fedcore.parallel.__main__ import main
 from fedcore.parallel.job import job_of, share
 from fedcore.parallel.kept import Epochs, Kept
-from fedcore.parallel.server import train_async
+from fedcore.parallel.server import serve, train_async
 from fedcore.parallel.sync import REFUSED, train_sync
 from fedcore.parallel.world import REDUCES, Place, World, device_of, joined, place
 
@@ -151,6 +151,32 @@ def test_a_training_that_diverges_says_where(make_job):
         np.errstate(all="ignore"),
     ):
         alone(make_job("local.lr=1e30"))
+
+
+def test_a_server_says_the_loss_that_diverged_whatever_came_after_it(make_job):
+    """The other worker's finite loss arrives while the server tells all that training is over."""
+
+    class Arrivals(World):
+        def __init__(self):
+            super().__init__(0, 3, torch.device("cpu"), 1)
+            self.said, self.told = [(1, [0, 0, 16], float("inf")), (2, [0, 1, 16], 2.25)], []
+
+        def receive(self, into, source=None):
+            sender, header, loss = self.said[0]
+            if len(into) == 3:
+                into[:] = torch.tensor(header)
+            else:
+                into[-1] = loss
+                self.said.pop(0)
+            return sender
+
+        def send(self, values, to):
+            self.told.append((values.tolist()[1], to))
+
+    world = Arrivals()
+    with pytest.raises(BadInput, match="in epoch 1: the loss is inf;"):
+        serve(make_job(), world, nobody)
+    assert world.told == [(-2, 1), (-2, 2)]
 
 
 def test_asynchronous_training_needs_a_worker(make_job):
