@@ -13,7 +13,20 @@ from rich.table import Table as Shown
 from fedcore.cli.counted import counted
 from fedcore.cli.run import AsJson
 from fedcore.config import Config
-from fedcore.tables import TABLES, Asked, Cell, Done, Line, Table, as_markdown, draw, fill, lines, named
+from fedcore.tables import (
+    TABLES,
+    Asked,
+    Cell,
+    Done,
+    Line,
+    Table,
+    Where,
+    as_markdown,
+    draw,
+    fill,
+    lines,
+    named,
+)
 from fedcore.tables.summary import HEADER, cells_of, shortened
 from fedcore.types import Json
 
@@ -31,7 +44,13 @@ def tables(
     workdir: Annotated[
         Path, typer.Option("--workdir", help="Where everything the command writes goes.")
     ] = Path("runs/tables"),
-    workers: Annotated[int, typer.Option(min=0, max=64, help="Processes for clients; 0: this one.")] = 0,
+    engine: Annotated[
+        str | None, typer.Option(help="Where clients train: serial, threads, workers, ray or batched.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, max=64, help="Threads, workers or Ray actors; 0: one a core, if asked for.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="cpu, or cuda with the batched engine.")] = "cpu",
     tracking: Annotated[bool, typer.Option(help="An MLflow run a cell.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +67,8 @@ def tables(
         fedcore tables heart
 
         fedcore tables niid-fmnist --only "IID,FedAvg" --rounds 5 --seeds 1
+
+        fedcore tables niid-fmnist --full --engine batched --device cuda
     """
     if name is None:
         _list(as_json)
@@ -58,7 +79,7 @@ def tables(
     limit = rounds if rounds is not None or full else table.short
     asked = Asked(table, default if seeds is None else seeds, limit, chosen or ())
     folder = workdir / table.name
-    done = _filled(asked, folder, workers)
+    done = _filled(asked, folder, Where(engine, workers, device))
     found = lines(table, done)
     _show(table, found)
     files = {"picture": str(draw(table, found, folder / f"{table.name}.png"))}
@@ -88,7 +109,7 @@ def _list(as_json: bool) -> None:
     Console(highlight=False, width=None if Console().is_terminal else 200).print(shown)
 
 
-def _filled(asked: Asked, folder: Path, workers: int) -> list[Done]:
+def _filled(asked: Asked, folder: Path, where: Where) -> list[Done]:
     with counted() as bar:
         cells = bar.add_task("cells", total=len(asked.cells))
         inner = bar.add_task("rounds", total=1)
@@ -100,7 +121,7 @@ def _filled(asked: Asked, folder: Path, workers: int) -> list[Done]:
             total = asked.rounds_of(cell)
             bar.update(inner, description=cell.label, completed=rounds, total=total)
 
-        return fill(asked, folder, workers, heard, progress)
+        return fill(asked, folder, where, heard, progress)
 
 
 def _show(table: Table, found: Sequence[Line]) -> None:

@@ -9,6 +9,7 @@ from fedcore.tables.picture import draw
 from fedcore.tables.settings import TABLES, named
 from fedcore.tables.summary import Line, as_markdown, lines
 from fedcore.tables.table import Cell, Table
+from fedcore.tables.training import Where
 
 __all__ = [
     "TABLES",
@@ -17,6 +18,7 @@ __all__ = [
     "Done",
     "Line",
     "Table",
+    "Where",
     "as_markdown",
     "draw",
     "fill",

@@ -14,7 +14,7 @@ from fedcore.blobs import write_whole
 from fedcore.config import config_tree
 from fedcore.errors import BadInput, CorruptState
 from fedcore.tables.table import Cell, Table, cell_config
-from fedcore.tables.training import Trained, train
+from fedcore.tables.training import HERE, Trained, Where, train
 from fedcore.types import canonical_json
 
 
@@ -57,7 +57,7 @@ class Done:
 def fill(
     asked: Asked,
     workdir: Path,
-    workers: int = 0,
+    where: Where = HERE,
     heard: Callable[[Done], None] = lambda done: None,
     progress: Callable[[Cell, int], None] = lambda cell, rounds: None,
 ) -> list[Done]:
@@ -76,7 +76,7 @@ def fill(
                 asked.table,
                 cell,
                 workdir,
-                workers,
+                where,
                 lambda rounds, cell=cell: progress(cell, rounds),  # type: ignore[misc]
             )
             done = Done(cell, key, trained, time.time())

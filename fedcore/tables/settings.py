@@ -9,7 +9,7 @@ from fedcore.tables.school import SCHOOL
 from fedcore.tables.table import Table
 
 TABLES: Mapping[str, Table] = {
-    table.name: table for table in (HEART, BRCA, niid.FASHION, pfllib.FASHION, SCHOOL)
+    table.name: table for table in (HEART, BRCA, niid.FASHION, niid.CIFAR, pfllib.FASHION, SCHOOL)
 }
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from fedcore.adapters.model import build_model, model_spec
-from fedcore.config import Config, DataConfig, config_from
+from fedcore.config import Config, DataConfig, config_from, config_tree
 from fedcore.data.features import Features, SiteStatistics, merge
 from fedcore.data.prepare import Prepared, prepare
 from fedcore.data.schema import Schema
@@ -20,8 +21,19 @@ from fedcore.rng import generator
 from fedcore.round import run_round
 from fedcore.simulation import Memory, SerialFleet, open_fleet
 from fedcore.state import Plan, State
-from fedcore.tables.table import Cell, Table, cell_config
+from fedcore.tables.table import Cell, Table, cell_config, overlaid
 from fedcore.types import Fleet, Json, Task, canonical_json
+
+
+class Where(NamedTuple):
+    """Where a cell's clients train: ``run.engine``, ``run.workers`` and ``run.device``; scores do not depend on it."""
+
+    engine: str | None = None
+    workers: int = 0
+    device: str = "cpu"
+
+
+HERE = Where()
 
 
 @dataclass(frozen=True)
@@ -42,15 +54,16 @@ def train(
     table: Table,
     cell: Cell,
     workdir: Path,
-    workers: int = 0,
+    where: Where = HERE,
     heard: Callable[[int], None] = lambda done: None,
 ) -> Trained:
     """Train and judge `cell`; its data lie under `workdir`. `heard` is told how many rounds are done.
 
-    Raises what `build_plan` and `run_round` raise, and `BadData` for a client that cannot describe its rows.
+    Raises `BadConfig` for an engine or a device that is not there, what `build_plan` and `run_round` raise, and
+    `BadData` for a client that cannot describe its rows.
     """
     start, config = time.monotonic(), cell_config(table, cell)
-    config = replace(config, run=replace(config.run, workers=workers))
+    config = config_from(overlaid(config_tree(config), {"run": where._asdict()}))
     metric = cell.row.metric or table.metric
     prepared = _prepared(config, workdir)
     with ExitStack() as stack:
