@@ -26,7 +26,7 @@ from fedcore.state import State
 sites, number = Path(sys.argv[1]), int(sys.argv[2])
 config = load_config(overrides=("cohort.sampling=uniform", "cohort.size=10", "model.hidden=[200,200]",
                                 "model.framework=torch", "local.algorithm=sgd", "local.batch_size=20",
-                                "local.epochs=1", "checks.min_rows=1"))
+                                "local.epochs=1", "checks.min_rows=1", "run.memory_mb=8"))
 schema = Schema("s", "classification", "y", tuple(map(str, range(10))), shape=(28, 28))
 sites.mkdir(parents=True)
 schema.save(sites)
