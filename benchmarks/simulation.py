@@ -6,7 +6,8 @@
 Fashion-MNIST over 100 clients of about 600 rows, 10 a round, one epoch in batches of 20, a network 784-200-200-10,
 SGD at 0.1, the model judged on all test rows after each round: the same encoded rows for everybody. Peers run in
 environments of their own, made with uv and kept in ``--cache``. Turns are interleaved (Flower has one); what is
-shown is the median of all rounds but the first. Every process computes on one thread. Needs the set (Debian:
+shown is the median of all rounds but the first. Every process computes on one thread, but for the lines that say
+otherwise: there fedcore trains clients on threads, and PyTorch shares each operation among them. Needs the set (Debian:
 dataset-fashion-mnist).
 """
 
@@ -46,13 +47,27 @@ SETTINGS = (
     "tracking.enabled=false",
 )
 LINES = {
-    "ours": "fedcore, one process",
-    "pfl": "pfl-research, one process",
+    "ours": "fedcore, one thread",
+    "pfl": "pfl-research, one thread",
     "bare": "bare PyTorch loop",
+    "ours-t": "fedcore, one process, {n} threads",
+    "pfl-t": "pfl-research, one process, {n} threads",
     "ours-2": "fedcore, {n} processes",
     "pfl-2": "pfl-research, {n} processes",
     "flower": "Flower, {n} processes",
 }
+
+# (peer, ours): whose ratios are shown
+PAIRS = (
+    ("pfl", "ours"),
+    ("bare", "ours"),
+    ("pfl", "ours-t"),
+    ("pfl-t", "ours-t"),
+    ("pfl-2", "ours-2"),
+    ("pfl-2", "ours-t"),
+    ("flower", "ours-2"),
+    ("flower", "ours-t"),
+)
 
 
 def main() -> None:
@@ -152,18 +167,29 @@ def measured(
     name: str, pythons: dict[str, Path], place: Path, asked: argparse.Namespace
 ) -> dict[str, Any] | None:
     """One turn of a line in a process of its own; None if it fails, with the reason on standard error."""
-    contender, many = name.removesuffix("-2"), name.endswith("-2")
+    contender, _, kind = name.partition("-")
+    many = kind == "2"
     processes = asked.processes if many or contender == "flower" else 1
+    threads = asked.processes if kind == "t" else 1
     python = str(pythons.get(contender, sys.executable))
     command = [python, str(WORK), contender, str(place), str(asked.rounds), str(processes)]
     if contender == "ours":
-        command = [python, __file__, "--ours", str(asked.cache), str(asked.rounds), str(processes)]
+        engine = "workers" if many else "threads" if kind == "t" else "serial"
+        command = [
+            python,
+            __file__,
+            "--ours",
+            str(asked.cache),
+            str(asked.rounds),
+            engine,
+            str(asked.processes),
+        ]
     elif contender == "pfl" and many:
         torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [*torchrun, *command[1:]]
     given = {
         **os.environ,
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(1 if contender == "ours" else threads),
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
@@ -177,7 +203,7 @@ def measured(
     return found | {"wall": time.perf_counter() - began}
 
 
-def ours(cache: Path, rounds: int, processes: int) -> None:
+def ours(cache: Path, rounds: int, engine: str, workers: int) -> None:
     """In a process of its own: a whole run through the public door, journal and all."""
     from fedcore.coordinator import simulate
 
@@ -188,7 +214,7 @@ def ours(cache: Path, rounds: int, processes: int) -> None:
         cpu.append(time.process_time())
         scores.append(record.metrics["accuracy"])
 
-    config = settings(f"run.rounds={rounds}", f"run.workers={0 if processes == 1 else processes}")
+    config = settings(f"run.rounds={rounds}", f"run.engine={engine}", f"run.workers={workers}")
     sites = next(path for path in sorted((cache / "work").glob("data*/sites")))
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         simulate(config, Path(folder), "bench", sites, sites.parent / "checks" / "checks.json", heard)
@@ -266,8 +292,8 @@ def shown(result: dict[str, Any]) -> None:
     print(f"\npure training {pure['training']:.3f} CPU s a round, judging {pure['judging']:.3f}")
     if "ours" in lines:
         over = lines["ours"]["cpu"] / (pure["training"] + pure["judging"]) - 1
-        print(f"overhead of fedcore in one process over training and judging alone: {over:+.0%} CPU time")
-    for left, right in (("pfl", "ours"), ("bare", "ours"), ("pfl-2", "ours-2"), ("flower", "ours-2")):
+        print(f"overhead of fedcore on one thread over training and judging alone: {over:+.0%} CPU time")
+    for left, right in PAIRS:
         if left in lines and right in lines:
             ratio = lines[left]["median"] / lines[right]["median"]
             more = f" ({lines[left]['cpu'] / lines[right]['cpu']:.2f} in CPU time)" if right == "ours" else ""
@@ -298,6 +324,6 @@ def draw(result: dict[str, Any], picture: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--ours"]:
-        ours(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+        ours(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
     else:
         main()

@@ -27,25 +27,19 @@ import torch
 from simulation_work import pfl_training
 
 USERS, BATCH, RATE, EVERY = 1000, 10, 0.1, 10
+SHAPE = (3, 32, 32)
 
 
 def network(shape: tuple[int, ...], outputs: int) -> torch.nn.Module:
-    """Two convolutions and a dense layer for rows of (height, width, channels)."""
-    nn, side = torch.nn, (shape[0] - 4) // 2
-    convolutions = (nn.Conv2d(shape[2], 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2))
+    """Two convolutions and a dense layer for rows of (channels, height, width)."""
+    nn, side = torch.nn, (shape[1] - 4) // 2
+    convolutions = (nn.Conv2d(shape[0], 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2))
     dense = (nn.Linear(64 * side * side, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, outputs))
-    module = nn.Sequential(First(), *convolutions, nn.Dropout(0.25), nn.Flatten(), *dense)
+    module = nn.Sequential(*convolutions, nn.Dropout(0.25), nn.Flatten(), *dense)
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(part.weight)
     return module
-
-
-class First(torch.nn.Module):
-    """Channels go first."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.permute(0, 3, 1, 2)
 
 
 def main() -> None:
@@ -99,24 +93,18 @@ def turn(name: str, asked: argparse.Namespace) -> dict[str, Any]:
 
 def write_sites(folder: Path) -> None:
     """All 60,000 pictures, shuffled, 60 a user: ten of them are held out, so that 10,000 are judged on."""
-    from PIL import Image
+    from fedcore.config import DataConfig
+    from fedcore.data import cifar
 
-    source = Path(os.environ.get("FEDCORE_DATA", ".")) / "cifar10"
-    parts, labels = [], []
-    for file in sorted(source.glob("t*_?_*.webp")):
-        wide = np.asarray(Image.open(file).convert("RGB"))
-        part = wide.reshape(-1, 32, 100, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
-        parts.append(part)
-        labels.append(np.full(len(part), int(file.name.split("_")[1]), np.uint8))
-    x, y = np.concatenate(parts), np.concatenate(labels)
-    order = np.random.default_rng(0).permutation(len(y)).reshape(USERS, -1)
+    raw = cifar.load(DataConfig("cifar10"))
+    order = np.random.default_rng(0).permutation(len(raw.arrays["y"])).reshape(USERS, -1)
     folder.mkdir(parents=True)
-    schema = {"dataset": "cifar10", "task": "classification", "label": "y", "shape": [32, 32, 3]}
-    schema |= {"classes": [str(i) for i in range(10)], "numeric": [], "categorical": [], "unique": []}
-    (folder / "schema.json").write_text(json.dumps(schema))
+    raw.schema.save(folder)
     for user, own in enumerate(order):
         (folder / f"user-{user:04d}").mkdir()
-        np.savez(folder / f"user-{user:04d}" / "rows.npz", x=x[own], y=y[own])
+        np.savez(
+            folder / f"user-{user:04d}" / "rows.npz", **{name: rows[own] for name, rows in raw.arrays.items()}
+        )
 
 
 def ours(asked: argparse.Namespace) -> None:
@@ -178,12 +166,13 @@ def pfl(asked: argparse.Namespace) -> None:
     began, device = time.perf_counter(), torch.device(asked.device)
     # The rows as fedcore encodes them: each number from 0 to 1, less its mean, over its deviation.
     described = json.loads((asked.folder / "features.json").read_text())["scales"][0]
-    center, scale = (np.array(described[key], np.float32).reshape(32, 32, 3) for key in ("center", "scale"))
+    center, scale = (np.array(described[key], np.float32).reshape(SHAPE) for key in ("center", "scale"))
+    classes = json.loads((asked.folder / "sites" / "schema.json").read_text())["classes"]
     users, held = {}, []
     for user, file in enumerate(sorted((asked.folder / "sites").glob("*/rows.npz"))):
         found = np.load(file)
         x = torch.from_numpy((found["x"] / np.float32(255) - center) / scale).to(device)
-        y = torch.from_numpy(found["y"].astype(np.int64)).to(device)
+        y = torch.from_numpy(np.searchsorted(classes, found["y"])).to(device)
         users[user] = (x[:50], y[:50])
         held.append((x[50:], y[50:]))
     stamps, scores = [time.perf_counter()], [0.0]
@@ -194,7 +183,7 @@ def pfl(asked: argparse.Namespace) -> None:
 
     torch.manual_seed(0)
     test = (torch.cat([x for x, _ in held]), torch.cat([y for _, y in held]))
-    module = network((32, 32, 3), 10).to(device)
+    module = network(SHAPE, 10).to(device)
     pfl_training(module, users, test, (asked.rounds, asked.cohort, BATCH, RATE, EVERY), heard)
     print(f"pfl {version('pfl')}", file=sys.stderr)
     told_of(stamps, began, scores[-1])

@@ -1,6 +1,7 @@
 """The contenders of `simulation.py`: each does the same rounds in an environment of its own and prints one line of JSON.
 
-Nothing of fedcore is imported here: the rows of the clients come as arrays, encoded once for all. One thread a process.
+Nothing of fedcore is imported here: the rows of the clients come as arrays, encoded once for all. Threads are as many as
+$OMP_NUM_THREADS says.
 """
 
 import json
@@ -237,7 +238,7 @@ def flower(folder: Path, rounds: int, processes: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     {"bare": bare, "pfl": pfl, "flower": flower}[sys.argv[1]](
         Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     )
