@@ -20,7 +20,8 @@ from fedcore.types import Floats, Updates, Vector
 
 PIECE = 32  # bits of a piece; the other 53 - 32 of its accumulator are room for carries
 _CARRY_AFTER = 2**19  # additions
-_WEIGHT_BITS = 29  # a weight of so many bits times 24 bits of float32 is exact in float64
+WEIGHT_BITS = 29  # a weight of so many bits times 24 bits of float32 is exact in float64
+TOTAL_BITS = 28  # a total of so many bits times the middle of two float32 is exact in float64
 _CHUNK = 2**14  # columns at a time: a chunk stays in the processor's cache
 
 
@@ -115,7 +116,7 @@ class ExactSum:
         """Numbers with the signs of (exact sum at `places`) - middle · total; `leading` as of `_leading` there."""
         high, low, whole = leading
         # The product is exact for a total of few bits, and by Sterbenz' lemma so is the difference.
-        known = whole if _bits(total) <= 28 else np.zeros(len(places), np.bool_)
+        known = whole if bits(total) <= TOTAL_BITS else np.zeros(len(places), np.bool_)
         rest = np.where(known, (high - middle * float(total)) + low, 0.0)
         for k in np.flatnonzero(~known):
             value = sum((Fraction(float(piece[places[k]])) for piece in self._pieces.values()), Fraction(0))
@@ -135,7 +136,7 @@ def _halves(weights: Floats) -> tuple[Floats, Floats]:
     mantissas, exponents = np.frexp(weights)
     if np.abs(exponents).max() > 300:
         raise BadInput(f"weights must be zero or between 1e-90 and 1e90, got {weights}; scale them")
-    upper = np.ldexp(np.rint(np.ldexp(mantissas, _WEIGHT_BITS)), exponents - _WEIGHT_BITS)
+    upper = np.ldexp(np.rint(np.ldexp(mantissas, WEIGHT_BITS)), exponents - WEIGHT_BITS)
     return upper, weights - upper
 
 
@@ -152,7 +153,13 @@ def _two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     return total, (a - (total - part)) + (b - part)
 
 
-def _bits(value: Fraction) -> int:
+def are_short(weights: Floats) -> bool:
+    """Whether the products of all `weights` with any float32 are exact in float64."""
+    scaled = np.ldexp(np.frexp(weights)[0], WEIGHT_BITS)
+    return bool(np.all(scaled == np.rint(scaled)))
+
+
+def bits(value: Fraction) -> int:
     """How many binary digits `value` has, 0 bits at its end not counted; many if it never ends."""
     if value.denominator & (value.denominator - 1):
         return 10_000

@@ -25,7 +25,7 @@ from fedcore.rules.blocks import (
     places,
 )
 from fedcore.rules.compiled import kernels
-from fedcore.rules.exact import ExactSum, as_float32
+from fedcore.rules.exact import TOTAL_BITS, ExactSum, are_short, as_float32, bits
 from fedcore.types import Floats, Updates, Vector, Weights
 
 NOTHING: Floats = np.empty(0)
@@ -76,17 +76,21 @@ def weighted_mean(
     xp = namespace(matrix)
     result: Vector = empty(matrix, matrix.shape[1])
     beside = xp.stack(list(extras)) if len(extras) else matrix[:0]
-    kernel = kernels(matrix) if _alike([*weights[used], *extra_weights]) else None
+    factors = np.concatenate([weights[used], extra_weights])
+    kernel = kernels(matrix) if _alike(factors) else None
+    short = are_short(factors) and bits(total) <= TOTAL_BITS
 
     def work(part: Matrix, start: int, stop: int) -> None:
         terms = Terms(part, used, weights, beside[:, start:stop], extra_weights)
         if kernel:
-            found, unsure = _compiled(kernel, terms, float(total))
+            found = result[start:stop]
+            unsure = _compiled(kernel, terms, float(total), short, found)
         else:
             found, unsure = certified_mean(terms, float(total))
         if len(unsure):
             found[unsure] = _exact(terms, total, unsure)
-        result[start:stop] = found if xp is np else xp.asarray(found, device=result.device)
+        if not kernel:
+            result[start:stop] = found if xp is np else xp.asarray(found, device=result.device)
 
     over_columns(matrix, work, bytes_per_column=(4 if kernel else 24) * len(matrix))
     return result
@@ -120,13 +124,13 @@ def certified_mean(terms: Terms, total: float) -> tuple[Vector, NDArray[np.intp]
     return below + np.float32(0), np.flatnonzero(below != above)
 
 
-def _compiled(kernel: ModuleType, terms: Terms, total: float) -> tuple[Vector, NDArray[np.intp]]:
-    """`certified_mean` by its compiled twin."""
+def _compiled(kernel: ModuleType, terms: Terms, total: float, short: bool, found: Vector) -> NDArray[np.intp]:
+    """`certified_mean` by its compiled twin, which fills `found` and leaves less open where weights are `short`."""
     rows, beside = kernel.as_rows(terms.matrix), kernel.as_rows(terms.beside)
-    found: tuple[Vector, NDArray[np.intp]] = kernel.certified_mean(
-        rows, terms.used, terms.weights, beside, terms.beside_weights, total
+    unsure: NDArray[np.intp] = kernel.certified_mean(
+        rows, terms.used, terms.weights, beside, terms.beside_weights, total, short, found
     )
-    return found
+    return unsure
 
 
 def _sums(xp: Any, rows: Matrix, weights: Floats) -> tuple[Floats, Floats]:
@@ -146,7 +150,7 @@ def _exact(terms: Terms, total: Fraction, columns: NDArray[np.intp]) -> Vector:
     return summed.mean(total)
 
 
-def _alike(weights: Sequence[float]) -> bool:
+def _alike(weights: Floats) -> bool:
     """Whether the compiled kernel's sizes, summed in float32, can hold products with all of `weights`."""
     sizes = [abs(weight) for weight in weights if weight]
     return bool(sizes) and min(sizes) >= 2.0**-40 and max(sizes) <= 2.0**40

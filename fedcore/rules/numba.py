@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 LANES = 64  # columns sorted side by side: their values stay in the first-level cache
-SPAN = 32768  # columns summed side by side
+SPAN = 2048  # columns summed side by side: of a hundred rows, what fits the second-level cache
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -49,38 +49,119 @@ def stretch(rows: Rows, i: int, left: int, right: int) -> Any:
 
 
 @compiled
+def weighed(matrix: Rows, used: Any, weights: Any, k: int, left: int, right: int) -> Any:
+    """The `k`-th of the `used` rows from column `left` to `right`, and its weight twice: none past the last."""
+    i = used[min(k, len(used) - 1)]
+    weight = weights[i] if k < len(used) else 0.0
+    return stretch(matrix, i, left, right), weight, np.float32(weight)
+
+
+@compiled
 def add_products(matrix: Rows, used: Any, weights: Any, left: int, summed: Any, sizes: Any) -> None:
-    """Add weight · row for the `used` rows of `matrix` from column `left` on, and sizes, four rows at a time."""
-    fours, width = len(used) // 4 * 4, min(SPAN, matrix.width - left)
-    for k in range(0, fours, 4):
-        a, b, c, d = used[k], used[k + 1], used[k + 2], used[k + 3]
-        p, q, r, s = weights[a], weights[b], weights[c], weights[d]
-        pp, qq, rr, ss = np.float32(p), np.float32(q), np.float32(r), np.float32(s)
-        x, y = stretch(matrix, a, left, left + width), stretch(matrix, b, left, left + width)
-        z, t = stretch(matrix, c, left, left + width), stretch(matrix, d, left, left + width)
-        for j in range(width):
-            summed[j] += (p * x[j] + q * y[j]) + (r * z[j] + s * t[j])
-            sizes[j] += (abs(pp * x[j]) + abs(qq * y[j])) + (abs(rr * z[j]) + abs(ss * t[j]))
-    for k in range(fours, len(used)):
-        a = used[k]
-        p, x = weights[a], stretch(matrix, a, left, left + width)
-        pp = np.float32(p)
-        for j in range(width):
-            summed[j] += p * x[j]
-            sizes[j] += abs(pp * x[j])
+    """Add weight · row for the `used` rows of `matrix` from column `left` on, and sizes, ten rows at a time."""
+    right = left + min(SPAN, matrix.width - left)
+    for k in range(0, len(used), 10):
+        r0, w0, v0 = weighed(matrix, used, weights, k, left, right)
+        r1, w1, v1 = weighed(matrix, used, weights, k + 1, left, right)
+        r2, w2, v2 = weighed(matrix, used, weights, k + 2, left, right)
+        r3, w3, v3 = weighed(matrix, used, weights, k + 3, left, right)
+        r4, w4, v4 = weighed(matrix, used, weights, k + 4, left, right)
+        r5, w5, v5 = weighed(matrix, used, weights, k + 5, left, right)
+        r6, w6, v6 = weighed(matrix, used, weights, k + 6, left, right)
+        r7, w7, v7 = weighed(matrix, used, weights, k + 7, left, right)
+        r8, w8, v8 = weighed(matrix, used, weights, k + 8, left, right)
+        r9, w9, v9 = weighed(matrix, used, weights, k + 9, left, right)
+        for j in range(right - left):
+            fore = (w0 * r0[j] + w1 * r1[j]) + (w2 * r2[j] + w3 * r3[j]) + w4 * r4[j]
+            rear = (w5 * r5[j] + w6 * r6[j]) + (w7 * r7[j] + w8 * r8[j]) + w9 * r9[j]
+            summed[j] += fore + rear
+            ahead = (
+                (abs(v0 * r0[j]) + abs(v1 * r1[j])) + (abs(v2 * r2[j]) + abs(v3 * r3[j])) + abs(v4 * r4[j])
+            )
+            behind = (
+                (abs(v5 * r5[j]) + abs(v6 * r6[j])) + (abs(v7 * r7[j]) + abs(v8 * r8[j])) + abs(v9 * r9[j])
+            )
+            sizes[j] += ahead + behind
+
+
+@compiled
+def add_twice(matrix: Rows, used: Any, weights: Any, columns: Any, high: Any, low: Any, lost: Any) -> None:
+    """Add the exact products at some `columns` to sums of two numbers each, and to `lost` what those cannot hold.
+
+    Knuth 1969, theorem 4.2.2 B.
+    """
+    for i in used:
+        weight, row = weights[i], stretch(matrix, i, 0, matrix.width)
+        for k in range(len(columns)):
+            term, old, rest = weight * np.float64(row[columns[k]]), high[k], low[k]
+            high[k] = old + term
+            part = high[k] - old
+            error = (old - (high[k] - part)) + (term - part)
+            low[k] = rest + error
+            part = low[k] - rest
+            lost[k] += abs((rest - (low[k] - part)) + (error - part))
+
+
+@compiled
+def settled(high: float, low: float, total: float) -> Any:
+    """The float32 nearest to (high + low) / total, ties to even, and whether it is known; low is far below high.
+
+    `total` has 28 bits at most, so that its product with a middle between two float32 is exact.
+    """
+    quotient = high / total
+    margin = abs(quotient) * 2.0**-50
+    below, above = np.float32(quotient - margin), np.float32(quotient + margin)
+    if below == above:
+        return below + np.float32(0), True
+    middle = (np.float64(below) + np.float64(above)) / 2
+    rest = (high - middle * total) + low  # the difference is exact: Sterbenz' lemma
+    nearest = np.float32(middle) if rest == 0 else (above if rest > 0 else below)
+    return nearest + np.float32(0), abs(rest) < np.inf and abs(middle) < np.inf  # NaN is not known
+
+
+@compiled
+def settle(
+    matrix: Rows,
+    used: Any,
+    weights: Any,
+    beside: Rows,
+    beside_weights: Any,
+    total: float,
+    left: int,
+    found: Any,
+    open_: Any,
+) -> None:
+    """Round what is open from column `left` on, where two numbers hold the exact sum: float32 often end in a tie."""
+    columns = left + np.flatnonzero(open_[left : left + SPAN])
+    high, low, lost = np.zeros(len(columns)), np.zeros(len(columns)), np.zeros(len(columns))
+    add_twice(matrix, used, weights, columns, high, low, lost)
+    add_twice(beside, np.arange(beside.rows), beside_weights, columns, high, low, lost)
+    for k, column in enumerate(columns):
+        whole = high[k] + low[k]
+        value, known = settled(whole, low[k] - (whole - high[k]), total)
+        if known and lost[k] == 0:
+            found[column] = value
+            open_[column] = False
 
 
 @compiled
 def certified_mean(
-    matrix: Rows, used: Any, weights: Any, beside: Rows, beside_weights: Any, total: float
-) -> tuple[Any, Any]:
-    """As `fedcore.rules.mean.certified_mean`: the mean of a block, and where its rounding is open.
+    matrix: Rows,
+    used: Any,
+    weights: Any,
+    beside: Rows,
+    beside_weights: Any,
+    total: float,
+    short: bool,
+    found: Any,
+) -> Any:
+    """Fill `found` with the mean of a block; where its rounding is open, as of `fedcore.rules.mean.certified_mean`.
 
+    Less is left open where weights and total are `short`: their products with a float32 are exact.
     Sizes are summed in float32, which is off by less than one part in a thousand for 4,000 rows;
     what underflows there is worth less than the constant that is added.
     """
     columns = matrix.width
-    found = np.empty(columns, np.float32)
     open_ = np.zeros(columns, np.bool_)
     terms = len(used) + beside.rows
     over = 1 / total  # a product with it is off by twice as much as a quotient, and many times faster
@@ -98,7 +179,9 @@ def certified_mean(
             below, above = np.float32(quotient - margin), np.float32(quotient + margin)
             found[left + j] = below + np.float32(0)
             open_[left + j] = not below == above  # noqa: SIM201  (NaN is open)
-    return found, np.flatnonzero(open_)
+        if short:
+            settle(matrix, used, weights, beside, beside_weights, total, left, found, open_)
+    return np.flatnonzero(open_)
 
 
 @compiled

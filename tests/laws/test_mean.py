@@ -113,11 +113,38 @@ def test_the_kernel_and_its_twin_certify_alike(span):
     with np.errstate(invalid="ignore"):
         for function in (compiled_mean, compiled_mean.py_func):
             rows, besides = as_rows(terms.matrix), as_rows(terms.beside)
-            found, open_ = function(rows, used, weights, besides, terms.beside_weights, total)
+            found = np.empty(2980, np.float32)
+            open_ = function(rows, used, weights, besides, terms.beside_weights, total, False, found)
             twin, twin_open = certified_mean(terms, total)
             sure = np.setdiff1d(np.arange(2980), np.union1d(open_, twin_open))
             assert found[sure].tobytes() == twin[sure].tobytes()
             assert len(sure) > 2900
+
+
+@pytest.mark.parametrize("function", [compiled_mean, compiled_mean.py_func])
+def test_the_kernel_settles_ties_and_leaves_open_what_two_numbers_cannot_hold(function):
+    tie, above = 1 + 2.0**-24, 2.0**-80
+    columns = {
+        "a tie goes to the even": ([2.0, 2 * tie - 2], 1.0),
+        "a tie goes up to the even": ([2 + 2.0**-22, 2.0**-23], 1 + 2.0**-22),
+        "just above": ([2.0, 2.0**-23, above], 1 + 2.0**-23),
+        "just below": ([2.0, 2.0**-23, -above], 1.0),
+        "minus": ([-2.0, -(2.0**-23), -above], -1 - 2.0**-23),
+        "nothing left": ([1e30, 1.0, -1e30, -1.0], 0.0),
+        "too small for two numbers": ([2.0, 2.0**-23, above, 2.0**-140], None),
+        "not finite": ([2.0, np.nan], None),
+        "infinite": ([2.0, np.inf], None),
+    }
+    updates = np.zeros((4, len(columns)), np.float32)
+    for i, (values, _) in enumerate(columns.values()):
+        updates[: len(values), i] = values
+    beside, found = as_rows(updates[:0]), np.empty(len(columns), np.float32)
+    weights = np.array([1.0, 1.0, 1.0, 1.0])
+    with np.errstate(invalid="ignore", over="ignore"):
+        open_ = function(as_rows(updates), np.arange(4), weights, beside, np.empty(0), 2.0, True, found)
+    known = {i: mean for i, (_, mean) in enumerate(columns.values()) if mean is not None}
+    assert open_.tolist() == [i for i in range(len(columns)) if i not in known]
+    assert found[list(known)].tolist() == list(known.values())
 
 
 def test_a_long_stream_carries_and_stays_exact():
