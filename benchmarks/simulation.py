@@ -6,7 +6,8 @@
 Fashion-MNIST over 100 clients of about 600 rows, 10 a round, one epoch in batches of 20, a network 784-200-200-10,
 SGD at 0.1, the model judged on all test rows after each round: the same encoded rows for everybody. Peers run in
 environments of their own, made with uv and kept in ``--cache``. Turns are interleaved (Flower has one); what is
-shown is the median of all rounds but the first. Every process computes on one thread, but for the lines that say
+shown is the median of all rounds but the first. fedcore trains the network in torch, and in numpy with its own compiled
+loop (``model.framework: numpy``). Every process computes on one thread, but for the lines that say
 otherwise: there fedcore trains clients on threads, and PyTorch shares each operation among them. Needs the set (Debian:
 dataset-fashion-mnist).
 """
@@ -46,13 +47,17 @@ SETTINGS = (
     "cohort.size=10",
     "tracking.enabled=false",
 )
+FRAMEWORKS = {"ours": "torch", "compiled": "numpy"}  # how fedcore's lines train the network
 LINES = {
     "ours": "fedcore, one thread",
     "pfl": "pfl-research, one thread",
     "bare": "bare PyTorch loop",
+    "compiled": "fedcore (numpy), one thread",
     "ours-t": "fedcore, one process, {n} threads",
+    "compiled-t": "fedcore (numpy), one process, {n} threads",
     "pfl-t": "pfl-research, one process, {n} threads",
     "ours-2": "fedcore, {n} processes",
+    "compiled-2": "fedcore (numpy), {n} processes",
     "pfl-2": "pfl-research, {n} processes",
     "flower": "Flower, {n} processes",
 }
@@ -60,13 +65,18 @@ LINES = {
 # (peer, ours): whose ratios are shown
 PAIRS = (
     ("pfl", "ours"),
+    ("pfl", "compiled"),
     ("bare", "ours"),
+    ("bare", "compiled"),
     ("pfl", "ours-t"),
+    ("pfl", "compiled-t"),
     ("pfl-t", "ours-t"),
+    ("pfl-t", "compiled-t"),
     ("pfl-2", "ours-2"),
-    ("pfl-2", "ours-t"),
-    ("flower", "ours-2"),
-    ("flower", "ours-t"),
+    ("pfl-2", "compiled-2"),
+    ("pfl-2", "compiled-t"),
+    ("flower", "compiled-2"),
+    ("flower", "compiled-t"),
 )
 
 
@@ -84,7 +94,7 @@ def main() -> None:
             if found is not None:
                 took[name].append(found)
                 print(f"turn {turn + 1}: {name} {median(found['seconds']):.3f} s a round", file=sys.stderr)
-    pure = compute(place, asked.rounds)
+    pure = {name: compute(place, asked.rounds, framework) for name, framework in FRAMEWORKS.items()}
     result = {
         "lines": {name: summed(turns) for name, turns in took.items() if turns},
         "pure": pure,
@@ -173,7 +183,8 @@ def measured(
     threads = asked.processes if kind == "t" else 1
     python = str(pythons.get(contender, sys.executable))
     command = [python, str(WORK), contender, str(place), str(asked.rounds), str(processes)]
-    if contender == "ours":
+    own = contender in FRAMEWORKS
+    if own:
         engine = "workers" if many else "threads" if kind == "t" else "serial"
         command = [
             python,
@@ -183,13 +194,14 @@ def measured(
             str(asked.rounds),
             engine,
             str(asked.processes),
+            FRAMEWORKS[contender],
         ]
     elif contender == "pfl" and many:
         torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [*torchrun, *command[1:]]
     given = {
         **os.environ,
-        "OMP_NUM_THREADS": str(1 if contender == "ours" else threads),
+        "OMP_NUM_THREADS": str(1 if own else threads),
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
@@ -203,7 +215,7 @@ def measured(
     return found | {"wall": time.perf_counter() - began}
 
 
-def ours(cache: Path, rounds: int, engine: str, workers: int) -> None:
+def ours(cache: Path, rounds: int, engine: str, workers: int, framework: str) -> None:
     """In a process of its own: a whole run through the public door, journal and all."""
     from fedcore.coordinator import simulate
 
@@ -214,7 +226,8 @@ def ours(cache: Path, rounds: int, engine: str, workers: int) -> None:
         cpu.append(time.process_time())
         scores.append(record.metrics["accuracy"])
 
-    config = settings(f"run.rounds={rounds}", f"run.engine={engine}", f"run.workers={workers}")
+    asked = (f"run.rounds={rounds}", f"run.engine={engine}", f"run.workers={workers}")
+    config = settings(*asked, f"model.framework={framework}")
     sites = next(path for path in sorted((cache / "work").glob("data*/sites")))
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         simulate(config, Path(folder), "bench", sites, sites.parent / "checks" / "checks.json", heard)
@@ -222,13 +235,13 @@ def ours(cache: Path, rounds: int, engine: str, workers: int) -> None:
     print(json.dumps(told | {"accuracy": scores[-1]}))
 
 
-def compute(place: Path, rounds: int) -> dict[str, float]:
+def compute(place: Path, rounds: int, framework: str) -> dict[str, float]:
     """Median CPU seconds a round that training alone, and judging alone, take with our model: nothing else is done."""
     from threadpoolctl import threadpool_limits
 
     from fedcore.adapters.model import ModelSpec, Training, build_model
 
-    model = build_model(ModelSpec("torch", "mlp", (200, 200), None, (28, 28), 10, "classification"))
+    model = build_model(ModelSpec(framework, "mlp", (200, 200), None, (28, 28), 10, "classification"))
     x, y, start = (np.load(place / f"{name}.npy") for name in ("x", "y", "start"))
     x_test = np.load(place / "x_test.npy")
     rng = np.random.default_rng(1)
@@ -288,15 +301,21 @@ def shown(result: dict[str, Any]) -> None:
             f"{title:32} {told['median']:8.3f} {told['best']:7.3f} {told['cpu']:7.3f}"
             f" {told['start']:9.1f} s {told['accuracy']:9.4f}"
         )
-    pure = result["pure"]
-    print(f"\npure training {pure['training']:.3f} CPU s a round, judging {pure['judging']:.3f}")
-    if "ours" in lines:
-        over = lines["ours"]["cpu"] / (pure["training"] + pure["judging"]) - 1
-        print(f"overhead of fedcore on one thread over training and judging alone: {over:+.0%} CPU time")
+    print()
+    for name, pure in result["pure"].items():
+        told = f"{FRAMEWORKS[name]}: training alone {pure['training']:.3f} CPU s a round, judging {pure['judging']:.3f}"
+        if name in lines:
+            over = lines[name]["cpu"] / (pure["training"] + pure["judging"]) - 1
+            told += f"; overhead of fedcore on one thread {over:+.0%} CPU time"
+        print(told)
     for left, right in PAIRS:
         if left in lines and right in lines:
             ratio = lines[left]["median"] / lines[right]["median"]
-            more = f" ({lines[left]['cpu'] / lines[right]['cpu']:.2f} in CPU time)" if right == "ours" else ""
+            more = (
+                f" ({lines[left]['cpu'] / lines[right]['cpu']:.2f} in CPU time)"
+                if right in FRAMEWORKS
+                else ""
+            )
             print(
                 f"{LINES[right].format(n=n)} is {ratio:.2f} times as fast as {LINES[left].format(n=n)}{more}"
             )
@@ -324,6 +343,6 @@ def draw(result: dict[str, Any], picture: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--ours"]:
-        ours(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+        ours(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), sys.argv[6])
     else:
         main()

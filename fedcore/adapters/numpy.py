@@ -1,6 +1,8 @@
 """Dense networks in numpy alone: for devices and tests without a framework."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,9 @@ from fedcore.errors import BadConfig, PlanRefused
 from fedcore.types import Floats, Layout, Vector
 
 Rows = NDArray[np.float32]
+PAYS_FROM = (
+    2**24
+)  # parameters times rows to train on: below, the interpreter is done before a compiler is imported
 
 
 class NumpyModel:
@@ -89,18 +94,39 @@ class NumpyModel:
         self, vector: Vector, x: Rows, y: Rows, settings: Training, rng: np.random.Generator
     ) -> tuple[Vector, Mapping[str, float]]:
         """Local SGD as `Training` says; ``loss`` is the mean over the last epoch."""
-        vector, step = vector.copy(), _step(vector, settings)
-        total, seen = 0.0, 1
-        for epoch in epochs(len(x), settings, rng):
-            order = np.concatenate(epoch)
-            total, seen, at = 0.0, len(order), 0
+        drawn = list(epochs(len(x), settings, rng))
+        last = [len(batch) for batch in drawn[-1]] if drawn else []
+        if (kernel := self._kernel(y, sum(len(batch) for epoch in drawn for batch in epoch))) is not None:
+            every = [batch for epoch in drawn for batch in epoch]
+            trained, losses = kernel.descend(self.spec, vector, (x, y), every, settings)
+        else:
+            trained, losses = self._descend(vector, x, y, drawn, settings)
+        total = sum(loss * size for loss, size in zip(losses[len(losses) - len(last) :], last, strict=True))
+        return trained, {"loss": total / (sum(last) or 1)}
+
+    def _kernel(self, y: Rows, rows: int) -> ModuleType | None:
+        """The compiled loop where so many `rows` to train on pay for it: whichever engine asks, the answer is the same."""
+        if self.layout.size * rows < PAYS_FROM or self.spec.task == "survival":
+            return None
+        if self.spec.outputs > 1 and not (y.min() >= 0 and y.max() < self.spec.outputs):
+            return None  # numpy says what is wrong with such a label
+        return _compiled()
+
+    def _descend(
+        self, vector: Vector, x: Rows, y: Rows, drawn: list[list[NDArray[np.intp]]], settings: Training
+    ) -> tuple[Vector, list[float]]:
+        """Parameters (d,) after a step for each batch, and each batch's mean loss."""
+        vector, step, losses = vector.copy(), _step(vector, settings), list[float]()
+        for epoch in drawn:
+            order, at = np.concatenate(epoch), 0
             epoch_x, epoch_y = x[order], y[order]
             for size in map(len, epoch):
                 batch = slice(at, at + size)
                 loss, gradient = self.loss_and_gradient(vector, epoch_x[batch], epoch_y[batch])
                 step(vector, gradient)
-                total, at = total + loss * size, at + size
-        return vector, {"loss": total / seen}
+                losses.append(loss)
+                at += size
+        return vector, losses
 
     def _forward(self, vector: Vector, x: Rows) -> list[Rows]:
         steps = [x.reshape(len(x), -1)]
@@ -146,6 +172,16 @@ class NumpyModel:
         loss = -np.mean(np.log(np.maximum(back[index], np.finfo(np.float32).tiny)))
         back[index] -= 1
         return float(loss), back / rows
+
+
+@cache
+def _compiled() -> ModuleType | None:
+    """`fedcore.adapters.numpy_compiled`, if numba is there."""
+    try:
+        from fedcore.adapters import numpy_compiled
+    except ImportError:
+        return None
+    return numpy_compiled
 
 
 def _step(start: Vector, settings: Training) -> Callable[[Vector, Vector], None]:
