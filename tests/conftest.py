@@ -29,6 +29,17 @@ SMALL = (
 )
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that may take long begin, in random order otherwise: no process is left alone with one at the end."""
+
+    def allowed(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return float(mark.args[0]) if mark else 0.0
+
+    items.sort(key=allowed, reverse=True)
+
+
 @pytest.fixture
 def root() -> Path:
     """The repository."""
