@@ -96,8 +96,8 @@ class NumpyModel:
         """Local SGD as `Training` says; ``loss`` is the mean over the last epoch."""
         drawn = list(epochs(len(x), settings, rng))
         last = [len(batch) for batch in drawn[-1]] if drawn else []
-        if (kernel := self._kernel(y, sum(len(batch) for epoch in drawn for batch in epoch))) is not None:
-            every = [batch for epoch in drawn for batch in epoch]
+        every = [batch for epoch in drawn for batch in epoch]
+        if (kernel := self._kernel(y, sum(map(len, every)))) is not None:
             trained, losses = kernel.descend(self.spec, vector, (x, y), every, settings)
         else:
             trained, losses = self._descend(vector, x, y, drawn, settings)

@@ -78,7 +78,7 @@ def weighted_mean(
     beside = xp.stack(list(extras)) if len(extras) else matrix[:0]
     factors = np.concatenate([weights[used], extra_weights])
     kernel = kernels(matrix) if _alike(factors) else None
-    short = are_short(factors) and bits(total) <= TOTAL_BITS
+    short = kernel is not None and are_short(factors) and bits(total) <= TOTAL_BITS
 
     def work(part: Matrix, start: int, stop: int) -> None:
         terms = Terms(part, used, weights, beside[:, start:stop], extra_weights)
@@ -126,10 +126,8 @@ def certified_mean(terms: Terms, total: float) -> tuple[Vector, NDArray[np.intp]
 
 def _compiled(kernel: ModuleType, terms: Terms, total: float, short: bool, found: Vector) -> NDArray[np.intp]:
     """`certified_mean` by its compiled twin, which fills `found` and leaves less open where weights are `short`."""
-    rows, beside = kernel.as_rows(terms.matrix), kernel.as_rows(terms.beside)
-    unsure: NDArray[np.intp] = kernel.certified_mean(
-        rows, terms.used, terms.weights, beside, terms.beside_weights, total, short, found
-    )
+    rows = terms._replace(matrix=kernel.as_rows(terms.matrix), beside=kernel.as_rows(terms.beside))
+    unsure: NDArray[np.intp] = kernel.certified_mean(rows, total, short, found)
     return unsure
 
 

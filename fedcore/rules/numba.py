@@ -120,22 +120,12 @@ def settled(high: float, low: float, total: float) -> Any:
 
 
 @compiled
-def settle(
-    matrix: Rows,
-    used: Any,
-    weights: Any,
-    beside: Rows,
-    beside_weights: Any,
-    total: float,
-    left: int,
-    found: Any,
-    open_: Any,
-) -> None:
+def settle(terms: Any, total: float, left: int, found: Any, open_: Any) -> None:
     """Round what is open from column `left` on, where two numbers hold the exact sum: float32 often end in a tie."""
     columns = left + np.flatnonzero(open_[left : left + SPAN])
     high, low, lost = np.zeros(len(columns)), np.zeros(len(columns)), np.zeros(len(columns))
-    add_twice(matrix, used, weights, columns, high, low, lost)
-    add_twice(beside, np.arange(beside.rows), beside_weights, columns, high, low, lost)
+    add_twice(terms.matrix, terms.used, terms.weights, columns, high, low, lost)
+    add_twice(terms.beside, np.arange(terms.beside.rows), terms.beside_weights, columns, high, low, lost)
     for k, column in enumerate(columns):
         whole = high[k] + low[k]
         value, known = settled(whole, low[k] - (whole - high[k]), total)
@@ -145,27 +135,19 @@ def settle(
 
 
 @compiled
-def certified_mean(
-    matrix: Rows,
-    used: Any,
-    weights: Any,
-    beside: Rows,
-    beside_weights: Any,
-    total: float,
-    short: bool,
-    found: Any,
-) -> Any:
+def certified_mean(terms: Any, total: float, short: bool, found: Any) -> Any:
     """Fill `found` with the mean of a block; where its rounding is open, as of `fedcore.rules.mean.certified_mean`.
 
+    `terms` are those of `fedcore.rules.mean.Terms`, with both matrices as `Rows`.
     Less is left open where weights and total are `short`: their products with a float32 are exact.
     Sizes are summed in float32, which is off by less than one part in a thousand for 4,000 rows;
     what underflows there is worth less than the constant that is added.
     """
-    columns = matrix.width
+    matrix, used, weights, beside, beside_weights = terms
+    columns, count = matrix.width, len(used) + beside.rows
     open_ = np.zeros(columns, np.bool_)
-    terms = len(used) + beside.rows
     over = 1 / total  # a product with it is off by twice as much as a quotient, and many times faster
-    reach = (terms + 8) * (1 + terms * 2.0**-22) * 2.0**-53 * over
+    reach = (count + 8) * (1 + count * 2.0**-22) * 2.0**-53 * over
     summed, sizes = np.empty(SPAN), np.empty(SPAN, np.float32)
     every = np.arange(beside.rows)
     for left in range(0, columns, SPAN):
@@ -180,7 +162,7 @@ def certified_mean(
             found[left + j] = below + np.float32(0)
             open_[left + j] = not below == above  # noqa: SIM201  (NaN is open)
         if short:
-            settle(matrix, used, weights, beside, beside_weights, total, left, found, open_)
+            settle(terms, total, left, found, open_)
     return np.flatnonzero(open_)
 
 

@@ -113,9 +113,9 @@ def test_the_kernel_and_its_twin_certify_alike(span):
     total = float(weights.sum() + 2)
     with np.errstate(invalid="ignore"):
         for function in (compiled_mean, compiled_mean.py_func):
-            rows, besides = as_rows(terms.matrix), as_rows(terms.beside)
+            as_read = terms._replace(matrix=as_rows(terms.matrix), beside=as_rows(terms.beside))
             found = np.empty(2980, np.float32)
-            open_ = function(rows, used, weights, besides, terms.beside_weights, total, False, found)
+            open_ = function(as_read, total, False, found)
             twin, twin_open = certified_mean(terms, total)
             sure = np.setdiff1d(np.arange(2980), np.union1d(open_, twin_open))
             assert found[sure].tobytes() == twin[sure].tobytes()
@@ -142,12 +142,10 @@ def test_the_kernel_settles_ties_and_leaves_open_what_two_numbers_cannot_hold(in
     updates = np.zeros((4, len(columns)), np.float32)
     for i, (values, _) in enumerate(columns.values()):
         updates[: len(values), i] = values
-    beside, found = as_rows(updates[:0]), np.empty(len(columns), np.float32)
-    weights = np.array([1.0, 1.0, 1.0, 1.0])
+    found = np.empty(len(columns), np.float32)
+    terms = Terms(as_rows(updates), np.arange(4), np.ones(4), as_rows(updates[:0]), np.empty(0))
     with np.errstate(invalid="ignore", over="ignore"):
-        open_ = kernels.certified_mean(
-            as_rows(updates), np.arange(4), weights, beside, np.empty(0), 2.0, True, found
-        )
+        open_ = kernels.certified_mean(terms, 2.0, True, found)
     known = {i: mean for i, (_, mean) in enumerate(columns.values()) if mean is not None}
     assert open_.tolist() == [i for i in range(len(columns)) if i not in known]
     assert found[list(known)].tolist() == list(known.values())
