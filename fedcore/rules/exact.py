@@ -20,7 +20,7 @@ from fedcore.types import Floats, Updates, Vector
 
 PIECE = 32  # bits of a piece; the other 53 - 32 of its accumulator are room for carries
 _CARRY_AFTER = 2**19  # additions
-WEIGHT_BITS = 29  # a weight of so many bits times 24 bits of float32 is exact in float64
+_WEIGHT_BITS = 29  # a weight of so many bits times 24 bits of float32 is exact in float64
 TOTAL_BITS = 28  # a total of so many bits times the middle of two float32 is exact in float64
 _CHUNK = 2**14  # columns at a time: a chunk stays in the processor's cache
 
@@ -136,7 +136,7 @@ def _halves(weights: Floats) -> tuple[Floats, Floats]:
     mantissas, exponents = np.frexp(weights)
     if np.abs(exponents).max() > 300:
         raise BadInput(f"weights must be zero or between 1e-90 and 1e90, got {weights}; scale them")
-    upper = np.ldexp(np.rint(np.ldexp(mantissas, WEIGHT_BITS)), exponents - WEIGHT_BITS)
+    upper = np.ldexp(np.rint(np.ldexp(mantissas, _WEIGHT_BITS)), exponents - _WEIGHT_BITS)
     return upper, weights - upper
 
 
@@ -155,7 +155,7 @@ def _two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
 
 def are_short(weights: Floats) -> bool:
     """Whether the products of all `weights` with any float32 are exact in float64."""
-    scaled = np.ldexp(np.frexp(weights)[0], WEIGHT_BITS)
+    scaled = np.ldexp(np.frexp(weights)[0], _WEIGHT_BITS)
     return bool(np.all(scaled == np.rint(scaled)))
 
 
