@@ -9,19 +9,18 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import scipy.linalg  # noqa: F401  (its BLAS is what numba calls)
 from threadpoolctl import ThreadpoolController
 
 from fedcore.adapters.layers import built_in_layout
 from fedcore.adapters.model import ModelSpec, Training
+from fedcore.rules.numba import compiled
 from fedcore.types import Vector
 
 _TINY = np.float32(np.finfo(np.float32).tiny)
 _NOTHING = np.empty(0, np.float32)
 _CLASSES, _TWO_CLASSES, _REGRESSION = 0, 1, 2
-_compiled = numba.njit(cache=True, nogil=True)
 
 
 class OneThread:
@@ -95,13 +94,13 @@ def descend(
     return trained, losses.tolist()
 
 
-@_compiled
+@compiled
 def product(a: Any, b: Any, out: Any) -> None:
     """Fill `out` with a @ b: compiled once for each order of rows and columns, not at each place."""
     np.dot(a, b, out)
 
 
-@_compiled
+@compiled
 def weights_at(flat: Any, units: Any, layer: int) -> tuple[Any, Any]:
     """Views of a layer's weight (out, in) and bias (out,) in a vector of parameters."""
     start = 0
@@ -112,13 +111,13 @@ def weights_at(flat: Any, units: Any, layer: int) -> tuple[Any, Any]:
     return weight, flat[middle : middle + units[layer + 1]]
 
 
-@_compiled
+@compiled
 def shaped(space: Any, layer: int, rows: int, units: Any) -> Any:
     """Room for a layer's (units, rows) at the front of its part of `space`."""
     return space[layer, : units[layer] * rows].reshape((units[layer], rows))
 
 
-@_compiled
+@compiled
 def forward(flat: Any, units: Any, x: Any, space: Any) -> None:
     """Fill `space` with what each layer makes of the rows `x`; ReLU lies between layers."""
     rows, last = len(x), len(units) - 2
@@ -135,7 +134,7 @@ def forward(flat: Any, units: Any, x: Any, space: Any) -> None:
                 out[i, j] = value if layer == last or not value < 0 else np.float32(0)
 
 
-@_compiled
+@compiled
 def slope(out: Any, y: Any, task: int, target: Any) -> float:
     """Mean loss of the outputs (units, rows); `out` becomes its gradient."""
     rows, loss = out.shape[1], 0.0
@@ -167,7 +166,7 @@ def slope(out: Any, y: Any, task: int, target: Any) -> float:
     return float(loss / rows)
 
 
-@_compiled
+@compiled
 def backward(flat: Any, units: Any, x: Any, space: Any, backs: Any, gradient: Any) -> None:
     """Fill `gradient`; the last layer's part of `space` holds the loss's gradient at the outputs."""
     rows, last = len(x), len(units) - 2
@@ -193,7 +192,7 @@ def backward(flat: Any, units: Any, x: Any, space: Any, backs: Any, gradient: An
             back = lower
 
 
-@_compiled
+@compiled
 def step(flat: Any, gradient: Any, velocity: Any, given: Additions) -> None:
     """One step of SGD on `flat`, as `fedcore.adapters.model.Training` says; changes all three."""
     if given.weight_decay != 0:
@@ -216,7 +215,7 @@ def step(flat: Any, gradient: Any, velocity: Any, given: Additions) -> None:
         flat[k] -= gradient[k] * given.lr
 
 
-@_compiled
+@compiled
 def train(
     flat: Any, units: Any, x: Any, y: Any, order: Any, sizes: Any, task: int, target: Any, given: Additions
 ) -> Any:
