@@ -6,7 +6,7 @@ Numpy only. Merging the statistics of all sites is in `features.py`.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -43,7 +43,11 @@ class SiteStatistics:
 
     def to_json(self) -> str:
         """Canonical JSON text."""
-        return canonical_json(asdict(self))
+        numeric = {
+            name: vars(moments) for name, moments in self.numeric.items()
+        }  # asdict would copy each number
+        target = None if self.target is None else vars(self.target)
+        return canonical_json({"rows": self.rows, "numeric": numeric, "words": self.words, "target": target})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
