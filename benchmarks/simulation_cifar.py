@@ -69,6 +69,9 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--engine", choices=("serial", "workers", "batched"), help="default: batched on cuda, else workers"
+    )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--peer-rounds", type=int, default=20)
     parser.add_argument("--cohort", type=int, default=50)
@@ -76,13 +79,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the numbers there")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--turn", choices=("ours", "pfl"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.engine = asked.engine or ("batched" if asked.device == "cuda" else "workers")
+    return asked
 
 
 def turn(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     """One contender in a process of its own."""
     rounds = asked.rounds if name == "ours" else asked.peer_rounds
     given = ["--turn", name, "--device", asked.device, "--rounds", str(rounds), "--cohort", str(asked.cohort)]
+    given += ["--engine", asked.engine]
     python = sys.executable if name == "ours" else asked.peer
     command = [python, __file__, *given, "--folder", str(asked.folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -122,7 +128,9 @@ def ours(asked: argparse.Namespace) -> None:
     from fedcore.store import Store
     from fedcore.types import Task, canonical_json
 
-    began, sites, engine = time.perf_counter(), asked.folder / "sites", ["run.engine=batched"]
+    began, sites, engine = time.perf_counter(), asked.folder / "sites", [f"run.engine={asked.engine}"]
+    if asked.engine == "workers":
+        engine.append(f"run.workers={os.cpu_count()}")
     config = load_config(
         overrides=[
             "data.name=own", "data.test_fraction=0.1666667", "model.framework=torch",
