@@ -11,19 +11,25 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedcore.config import ChecksConfig
-from fedcore.data.expectations import Judge
+from fedcore.data.expectations import Judge, Judgement, frame
 from fedcore.data.federated import read_columns
 from fedcore.data.raw import write_text, writing
 from fedcore.data.schema import Schema
 from fedcore.data.shards import shard_files
 from fedcore.errors import BadData, CorruptState
 from fedcore.types import canonical_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUP_SITES = 256  # sites judged in one pass at most
+GROUP_ROWS = 50_000  # rows held in memory at once, but for a site that has more by itself
 
 
 @dataclass(frozen=True)
@@ -59,17 +65,14 @@ def check_sites(
         raise BadData(str(root), "the folder holds no sites", "run the partition stage")
     settings = hashlib.sha256((canonical_json(asdict(config)) + schema.to_json()).encode()).hexdigest()
     earlier = _earlier(out, settings)
-    results, judge = {}, None
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        for site in names:
-            digest = _digest(root / site, site_key(keys or root.parent / "keys", site))
-            old = earlier.get(site)
-            if old and old.digest == digest:
-                results[site] = old
-                continue
-            judge = judge or Judge()
-            results[site] = replace(_check(root / site, schema, config, judge, out), digest=digest)
+        digests = {site: _digest(root / site, site_key(keys or root.parent / "keys", site)) for site in names}
+        results = {site: r for site, r in earlier.items() if digests.get(site) == r.digest}
+        changed = [root / site for site in names if site not in results]
+        for result in _judged(changed, schema, config, out) if changed else ():
+            results[result.site] = replace(result, digest=digests[result.site])
+        results = {site: results[site] for site in names}
         text = json.dumps(
             summary(results) | {"settings": settings}, indent=2, sort_keys=True, ensure_ascii=False
         )
@@ -106,21 +109,64 @@ def bucket(rows: int) -> str:
     return f"{low}-{max(10, low * 10)}"
 
 
-def _check(folder: Path, schema: Schema, config: ChecksConfig, judge: Judge, out: Path) -> CheckResult:
-    site, docs = folder.name, out / "docs" / folder.name
+@dataclass(frozen=True)
+class _Read:
+    """A site's folder as read: its rows, None where they cannot be, and what training would say about them."""
+
+    folder: Path
+    rows: "pd.DataFrame | None"
+    details: tuple[str, ...]
+
+
+def _judged(
+    folders: Sequence[Path], schema: Schema, config: ChecksConfig, out: Path
+) -> Iterator[CheckResult]:
+    """A result for each folder. Groups of sites that pass together are done; the others are judged alone."""
+    judge = Judge()
+    for group in _groups(folders, schema, 1 if config.docs else GROUP_SITES):
+        rows = {site.folder.name: site.rows for site in group if site.rows is not None}
+        sound = len(group) > 1 and len(rows) == len(group) and judge.all_pass(rows, schema, config)
+        for site in group:
+            yield _result_of(site, None if sound else judge, schema, config, out / "docs" / site.folder.name)
+
+
+def _groups(folders: Sequence[Path], schema: Schema, most: int) -> Iterator[list[_Read]]:
+    """The folders as read, in order: up to `most` at a time, fewer where they hold many rows."""
+    group: list[_Read] = []
+    for folder in folders:
+        group.append(_read(folder, schema))
+        rows = sum(len(site.rows) for site in group if site.rows is not None)
+        if len(group) == most or rows >= GROUP_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _read(folder: Path, schema: Schema) -> _Read:
     details = _trouble(folder, schema)
     try:
-        judgement = judge.judge(site, shard_files(folder), schema, config)
+        return _Read(folder, frame(shard_files(folder), schema), details)
     except BadData:
-        _write_docs(docs, "", details)
-        return CheckResult(site, False, ("a file cannot be read",), (), "unknown", "", details)
-    _write_docs(docs, judgement.page, details)
+        return _Read(folder, None, details)
+
+
+def _result_of(
+    site: _Read, judge: Judge | None, schema: Schema, config: ChecksConfig, docs: Path
+) -> CheckResult:
+    """The site's result, and its page below `docs`; without a `judge` it is known to meet all expectations."""
+    name = site.folder.name
+    if site.rows is None:
+        _write_docs(docs, "", site.details)
+        return CheckResult(name, False, ("a file cannot be read",), (), "unknown", "", site.details)
+    judgement = judge.judge(name, site.rows, schema, config) if judge else Judgement((), len(site.rows), "")
+    _write_docs(docs, judgement.page, site.details)
     missed = [verdict for verdict in judgement.verdicts if not verdict.held]
     reasons = tuple(dict.fromkeys(verdict.reason for verdict in missed))
-    if details and not reasons:
+    if site.details and not reasons:
         reasons = ("a file does not fit the schema",)
     failed = tuple(dict.fromkeys(verdict.name for verdict in missed))
-    return CheckResult(site, not reasons, reasons, failed, bucket(judgement.rows), "", details)
+    return CheckResult(name, not reasons, reasons, failed, bucket(judgement.rows), "", site.details)
 
 
 def _trouble(folder: Path, schema: Schema) -> tuple[str, ...]:
@@ -134,7 +180,8 @@ def _trouble(folder: Path, schema: Schema) -> tuple[str, ...]:
 
 def _write_docs(folder: Path, page: str, details: Sequence[str]) -> None:
     """The site's own page and sentences; empty ones take away what an earlier check left."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if page or details:
+        folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("index.html", page), ("details.txt", "\n".join(details))):
         if text:
             write_text(folder / name, text)

@@ -1,8 +1,9 @@
-"""Great Expectations on one site's rows: the suite a schema asks for, its verdicts, its page for the site.
+"""Great Expectations on a site's rows: the suite a schema asks for, its verdicts, its page for the site.
 
 Importing the library takes seconds, so it is imported by the function that needs it and once
-for all sites. Verdicts name columns and limits, never a value or an exact count: they may leave
-the site. The page may not.
+for all sites; one pass costs tens of milliseconds whatever it is about, so many small sites are
+first asked about together. Verdicts name columns and limits, never a value or an exact count:
+they may leave the site. The page may not.
 """
 
 import hashlib
@@ -10,14 +11,14 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedcore.config import ChecksConfig
-from fedcore.data.schema import Numeric, Schema
+from fedcore.data.schema import Categorical, Numeric, Schema
 from fedcore.data.shards import as_array, parsed, read_raw
 from fedcore.data.statistics import as_words
 from fedcore.errors import MissingExtra
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROW = "row"  # stands for the array of a row: equal arrays, equal words
+SITE = "site of the row"  # which site a row is of, where several are judged together
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,41 @@ class Judge:
         self._batches = asset.add_batch_definition_whole_dataframe("rows")
         self._suite = gx.ExpectationSuite
 
-    def judge(self, site: str, files: Sequence[Path], schema: Schema, config: ChecksConfig) -> Judgement:
-        """The judgement on the shards `files` together. Raises `BadData` for a file that cannot be read."""
-        rows = frame(files, schema)
-        batch = self._batches.get_batch(batch_parameters={"dataframe": rows})
-        suite = self._suite(name=site, expectations=list(expectations(rows, schema, config)))
-        result = batch.validate(suite, result_format="SUMMARY")
+    def judge(self, site: str, rows: "pd.DataFrame", schema: Schema, config: ChecksConfig) -> Judgement:
+        """The judgement on a site's `rows`, as `frame` gives them."""
+        result = self._result(site, rows, expectations(rows, schema, config))
         verdicts = tuple(_verdict(part.expectation_config, bool(part.success)) for part in result.results)
         return Judgement(verdicts, len(rows), _page(result) if config.docs else "")
+
+    def all_pass(self, sites: Mapping[str, "pd.DataFrame"], schema: Schema, config: ChecksConfig) -> bool:
+        """Whether one pass over the rows of all sites proves that each site, judged alone, passes all.
+
+        False proves nothing: some site has to be judged alone. What is asked of single values holds
+        for all rows together exactly if it holds at each site; rows are counted and missing values
+        weighed a site at a time; duplicates are looked for within a site, and none may be found.
+        """
+        import pandas as pd
+
+        kinds = next(iter(sites.values())).dtypes
+        if not all(rows.dtypes.equals(kinds) and _roomy(rows, schema, config) for rows in sites.values()):
+            return False
+        together = pd.concat(sites.values(), ignore_index=True)
+        together[SITE] = np.repeat(np.arange(len(sites)), [len(rows) for rows in sites.values()])
+        strict = replace(config, max_missing=1.0, max_duplicates=float(config.max_duplicates == 1))
+        return bool(self._result("sites", together, expectations(together, schema, strict, (SITE,))).success)
+
+    def _result(self, name: str, rows: "pd.DataFrame", asked: Iterator[Any]) -> Any:
+        batch = self._batches.get_batch(batch_parameters={"dataframe": rows})
+        return batch.validate(self._suite(name=name, expectations=list(asked)), result_format="SUMMARY")
+
+
+def _roomy(rows: "pd.DataFrame", schema: Schema, config: ChecksConfig) -> bool:
+    """Whether a site has enough rows, of the schema's shape, and stays below the limit of missing values."""
+    columns: tuple[Numeric | Categorical, ...] = (*schema.numeric, *schema.categorical)
+    nullable = [column.name for column in columns if column.nullable and column.name in rows]
+    missing = rows[nullable].isna().mean()
+    within = (missing == 0) | (missing < config.max_missing)
+    return len(rows) >= config.min_rows and not rows.attrs["shapes"] and bool(within.all())
 
 
 def _verdict(expectation: Any, held: bool) -> Verdict:
@@ -142,8 +171,13 @@ def _cells(raw: Mapping[str, Any], schema: Schema, seen: set[tuple[int, ...]]) -
     return cells
 
 
-def expectations(rows: "pd.DataFrame", schema: Schema, config: ChecksConfig) -> Iterator[Any]:
-    """The suite: enough rows, columns, types, missing values, ranges, words, labels, no duplicates."""
+def expectations(
+    rows: "pd.DataFrame", schema: Schema, config: ChecksConfig, apart: tuple[str, ...] = ()
+) -> Iterator[Any]:
+    """The suite: enough rows, columns, types, missing values, ranges, words, labels, no duplicates.
+
+    Rows that differ in a column of `apart` are no duplicates.
+    """
     gxe = _vocabulary()
     few = f"fewer than {config.min_rows} rows"
     yield gxe.ExpectTableRowCountToBeBetween(min_value=config.min_rows, meta={"reason": few})
@@ -168,7 +202,7 @@ def expectations(rows: "pd.DataFrame", schema: Schema, config: ChecksConfig) -> 
             yield _words(schema.label, schema.classes)
     unique = schema.unique or (*names, schema.label)
     if all(name in rows for name in unique):
-        yield _distinct(unique, config)
+        yield _distinct((*apart, *unique), config)
 
 
 def _absent(rows: "pd.DataFrame", needed: tuple[str, ...], schema: Schema) -> str:
