@@ -38,7 +38,7 @@ def adapt(
 
     with seen(workdir, run) as opened, counted() as bar:
         shown = bar.add_task("new clients", total=len(opened.body.get("new_clients", ())) or None)
-        found = adapt_all(opened, samples, steps, rate, lambda _: bar.advance(shown))
+        found = adapt_all(opened, samples, steps, rate, lambda _: bar.update(shown, advance=1))
     if as_json:
         print(json.dumps(found.as_json(), sort_keys=True))
         return

@@ -57,7 +57,7 @@ def distill(
     with seen(workdir, run) as opened, counted() as bar:
         shown = bar.add_task("epochs", total=2 * epochs)
         lesson = Lesson(temperature, label_weight)
-        found = distil(opened, rows, student, settings, lesson, folder, lambda: bar.advance(shown))
+        found = distil(opened, rows, student, settings, lesson, folder, lambda: bar.update(shown, advance=1))
     if as_json:
         print(json.dumps(found.as_json(), sort_keys=True))
         return

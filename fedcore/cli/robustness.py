@@ -104,7 +104,7 @@ def _tracked(
         "MLflow", total=len({replace(r.cell, seed=1) for r in records if r.score is not None})
     )
     experiment = f"robustness-{preset or config.data.name}"
-    return track(config, records, workdir, experiment, lambda name: bar.advance(task))
+    return track(config, records, workdir, experiment, lambda name: bar.update(task, advance=1))
 
 
 def _show(

@@ -1,4 +1,4 @@
-"""Finished cells, each in a file of its own under its settings' digest: what was interrupted goes on.
+"""Finished cells, each in a file of its own under its settings' digest, and where an unfinished one stands.
 
 A cell whose settings change is another cell. Several processes may fill one folder, each its own part.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from fedcore.blobs import write_whole
 from fedcore.config import config_tree
 from fedcore.errors import BadInput, CorruptState
+from fedcore.tables.halfway import Halfway
 from fedcore.tables.table import Cell, Table, cell_config
 from fedcore.tables.training import HERE, Trained, Where, train
 from fedcore.types import canonical_json
@@ -72,15 +73,18 @@ def fill(
         file = workdir / "cells" / f"{key}.json"
         done = _read(file, cell, key)
         if done is None:
+            halfway = Halfway(workdir / "halfway" / key)
             trained = train(
                 asked.table,
                 cell,
                 workdir,
                 where,
                 lambda rounds, cell=cell: progress(cell, rounds),  # type: ignore[misc]
+                halfway,
             )
             done = Done(cell, key, trained, time.time())
             _write(file, done)
+            halfway.over()
         found.append(done)
         heard(done)
     return found

@@ -1,7 +1,8 @@
 """One cell trained through the round itself, in memory, and judged as its table says."""
 
 import json
-import tempfile
+import math
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from fedcore.rng import generator
 from fedcore.round import run_round
 from fedcore.simulation import Memory, SerialFleet, open_fleet
 from fedcore.state import Plan, State
+from fedcore.tables.halfway import Halfway, Standing
 from fedcore.tables.table import Cell, Table, cell_config, overlaid
 from fedcore.types import Fleet, Json, Task, canonical_json
 
@@ -56,18 +58,21 @@ def train(
     workdir: Path,
     where: Where = HERE,
     heard: Callable[[int], None] = lambda done: None,
+    halfway: Halfway | None = None,
 ) -> Trained:
     """Train and judge `cell`; its data lie under `workdir`. `heard` is told how many rounds are done.
 
-    Raises `BadConfig` for an engine or a device that is not there, what `build_plan` and `run_round` raise, and
-    `BadData` for a client that cannot describe its rows.
+    With `halfway` it goes on from where an earlier call was interrupted, to the same scores. Raises
+    `BadConfig` for an engine or a device that is not there, what `build_plan` and `run_round` raise,
+    `BadData` for a client that cannot describe its rows, and `CorruptState` for a standing that cannot be read.
     """
     start, config = time.monotonic(), cell_config(table, cell)
+    halfway = halfway or Halfway(workdir / "halfway" / secrets.token_hex(8), every=math.inf)
     config = config_from(overlaid(config_tree(config), {"run": where._asdict()}))
     metric = cell.row.metric or table.metric
     prepared = _prepared(config, workdir)
     with ExitStack() as stack:
-        keep = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        keep = stack.enter_context(halfway.clients())
         fleet = open_fleet(config, prepared.sites, prepared.passing, keep)
         stack.callback(fleet.close)
         schema = Schema.load(prepared.sites)
@@ -75,11 +80,13 @@ def train(
         plan = build_plan(config, rows, schema, features, "table")
         model = build_model(model_spec(config.model, schema, Features.from_json(canonical_json(features))))
         vector = model.init(generator(plan.seed, "init"))
-        state = State("table", 0, vector, plan.optimizer.init(vector), rule=plan.aggregate.initial(vector))
-        scores: dict[int, float] = {}
-        for number in range(config.run.rounds):
+        begin = State("table", 0, vector, plan.optimizer.init(vector), rule=plan.aggregate.initial(vector))
+        state, known, before = halfway.last() or Standing(begin, {}, 0.0)
+        scores, start = dict(known), start - before
+        for number in range(state.round, config.run.rounds):
             record, state = run_round(state, plan, fleet, Memory())
             scores |= {number: record.metrics[metric]} if metric in record.metrics else {}
+            halfway.reached(Standing(state, scores, time.monotonic() - start), keep)
             heard(number + 1)
         parts = _judged(table, cell, config, workdir, fleet, state, plan, metric)
     if table.over == "clients" and not parts:

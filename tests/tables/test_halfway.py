@@ -1,0 +1,76 @@
+"""A cell that was interrupted goes on where it was, and comes to the same scores as one that was not."""
+
+import math
+
+import pytest
+
+from fedcore.errors import CorruptState
+from fedcore.tables import Asked, fill
+from fedcore.tables.halfway import Halfway
+from fedcore.tables.table import Cell, Part
+from fedcore.tables.training import train
+
+ROWS = {
+    "FedAdam": {"server": {"optimizer": "adam", "lr": 0.01}},
+    "SCAFFOLD": {"local": {"algorithm": "scaffold"}},
+    "Ditto": {"personal": {"algorithm": "ditto"}},
+    "clipped": {"combine": {"rule": "centered_clipping", "options": {"radius": 1.0}}},
+    "sampled": {"cohort": {"sampling": "fair", "size": 2}},
+}
+
+
+class Killed(Exception):
+    """Stands for a process that ends: nothing after the round is done."""
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_killed_cell_comes_to_the_scores_of_one_that_was_not(name, table, ground, tmp_path):
+    row = Part(name, ROWS[name])
+    tiny = table(rows=(row,))
+    cell = Cell(row, Part("longer", {"run": {"rounds": 5}}), 1)
+    halfway, told = Halfway(tmp_path / "half", every=0), []
+
+    def heard(done):
+        told.append(done)
+        if done in (2, 4) and told.count(done) == 1:
+            raise Killed
+
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train(tiny, cell, ground, heard=heard, halfway=halfway)
+    resumed = train(tiny, cell, ground, heard=heard, halfway=halfway)
+    assert told == [1, 2, 3, 4, 5]
+    whole = train(tiny, cell, ground)
+    assert (resumed.scores, resumed.score) == (whole.scores, whole.score)
+    assert len(list((tmp_path / "half").iterdir())) == 1
+    halfway.over()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_standing_is_kept_once_in_a_while(table, ground, tmp_path):
+    tiny = table()
+    halfway = Halfway(tmp_path / "half", every=math.inf)
+    train(tiny, Cell(tiny.rows[0], tiny.columns[0], 1, 2), ground, halfway=halfway)
+    assert halfway.last() is None
+
+
+def test_the_standings_of_finished_cells_are_forgotten(table, tmp_path):
+    fill(Asked(table(), 1, 1, ("FedAvg", "slow")), tmp_path)
+    assert list((tmp_path / "halfway").iterdir()) == []
+
+
+def test_what_a_dead_process_left_half_written_is_cleared(table, ground, tmp_path):
+    left = tmp_path / ".half-0a1b.4194305.part"  # above the largest process number
+    left.mkdir()
+    tiny = table()
+    train(tiny, Cell(tiny.rows[0], tiny.columns[0], 1, 1), ground, halfway=Halfway(tmp_path / "half"))
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", b"\x02\0\0\0\0\0\0\0{}"])
+def test_a_standing_that_is_none_is_one_sentence(content, tmp_path):
+    folder = tmp_path / "half" / "r00001-00"
+    folder.mkdir(parents=True)
+    (folder / "state.safetensors").write_bytes(content)
+    with pytest.raises(CorruptState, match="is no standing of a training .* to train the cell anew"):
+        Halfway(tmp_path / "half").last()
