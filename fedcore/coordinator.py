@@ -7,6 +7,7 @@ go through the same journal, so one may go on where the other was killed.
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fedcore.adaptation import without_new
 from fedcore.adapters.model import Model, build_model, model_spec
 from fedcore.adapters.trained import TrainedModel
 from fedcore.config import Config, config_tree
-from fedcore.data.features import SiteStatistics, merge
+from fedcore.data.described import described
 from fedcore.data.prepare import Prepared, prepare, prepared_at
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, BudgetSpent, Diverged, RunConflict
@@ -29,7 +30,7 @@ from fedcore.round import STEPS as ROUND_STEPS
 from fedcore.session import Session, features_tree, held, schema_sha256, seen, session
 from fedcore.simulation import open_fleet
 from fedcore.store import Store
-from fedcore.types import Json, Reply, RoundRecord, Task, canonical_json
+from fedcore.types import Json, RoundRecord, canonical_json
 
 STEPS = tuple(ROUND_STEPS)
 _NOT_THE_MODEL = frozenset({"run", "checks", "promotion", "edge", "monitor", "tracking", "store"})
@@ -240,18 +241,8 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
     """Describe the features federatedly, check the plan, and only then enter the run."""
     schema = Schema.load(data.sites)
     data, new = without_new(data, config)
-    replies = _describe(config, data, run)
-    left_out = {**data.left_out, **{r.client: r.error for r in replies if r.error is not None}}
-    described = {
-        r.client: SiteStatistics.from_json(canonical_json(r.facts["statistics"]))
-        for r in replies
-        if not r.error
-    }
-    if not described:
-        reasons = "; ".join(f"{site}: {why}" for site, why in sorted(left_out.items())[:3])
-        raise BadInput(f"no site's data can be used ({reasons}); mend the data or the checks in params.yaml")
-    features = merge(described.values(), schema, config.data.standardize)
-    rows = {client: statistics.rows for client, statistics in described.items()}
+    with closing(open_fleet(config, data.sites, data.passing)) as fleet:
+        features, rows, left_out = described(fleet, run, schema, config.data.standardize, data.left_out)
     tree = features_tree(features)
     plan = build_plan(config, rows, schema, tree, run)
     model = build_model(model_spec(config.model, schema, features))
@@ -287,14 +278,6 @@ def _try_out(model: Model) -> None:
     """Score one empty row, so that a model that does not fit the rows is named before any client trains."""
     row = np.zeros((1, *model.spec.input_shape), np.float32)
     model.scores(model.init(np.random.default_rng(0)), row)
-
-
-def _describe(config: Config, data: Prepared, run: str) -> list[Reply]:
-    fleet = open_fleet(config, data.sites, data.passing)
-    try:
-        return sorted(fleet.ask(Task("describe", run, -1), fleet.clients), key=lambda reply: reply.client)
-    finally:
-        fleet.close()
 
 
 def _result(opened: Session, report: Report) -> Result:

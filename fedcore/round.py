@@ -215,8 +215,7 @@ def judge(known: Known) -> Outcome:
     due = every > 0 and (done % every == 0 or done == plan.rounds)
     if known.facts("release")["finite"] and due:
         task = Task("evaluate", state.run, state.round, known.arrays("release")["model"], plan.features)
-        replies = sorted(known.fleet.ask(task, plan.clients), key=lambda reply: reply.client)
-        metrics, spread = plan.summarize(replies)
+        metrics, spread = plan.summarize(known.fleet.ask(task, plan.clients))
     diverged = not (
         known.facts("release")["finite"] and np.isfinite([*metrics.values(), *spread.values()]).all()
     )

@@ -3,7 +3,7 @@
 `round.py` is the fold over them; `plan.py` builds the plan.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -126,7 +126,7 @@ class Plan:
     judged_by: str  # the metric that must not exceed `rollback_factor` times its best
     rollback_factor: float
     follow: Callable[[Progress | None, int, Mapping[str, float], bool], Progress | None]  # see `followed`
-    summarize: Callable[[Sequence[Reply]], tuple[dict[str, float], dict[str, float]]]
+    summarize: Callable[[Iterable[Reply]], tuple[dict[str, float], dict[str, float]]]
     features: Json = None
     timing: Timing | None = None  # of the virtual clock; None: the real one
     remembers: bool = False  # whether the history of clients is kept

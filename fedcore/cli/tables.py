@@ -56,9 +56,9 @@ def tables(
 ) -> None:
     """Train a published table's algorithms on its data with its settings: ours beside theirs, and a picture.
 
-    Every finished cell is kept, and once a minute where an unfinished one stands: the same command goes on
-    where it was interrupted, and asking for more trains only what is new. A table that takes hours is shortened unless --full is given, and
-    each line says by how much.
+    Every finished cell is kept, and once a minute where an unfinished one stands: the same command
+    goes on where it was interrupted, and asking for more trains only what is new. A table that takes
+    hours is shortened unless --full is given, and each line says by how much.
 
     Examples:
 

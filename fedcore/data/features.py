@@ -16,11 +16,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.data.pool import Pool
 from fedcore.data.rows import columns_of
 from fedcore.data.schema import Schema
 from fedcore.data.statistics import (
     Columns,
-    Moments,
     SiteStatistics,
     as_words,
     count,
@@ -167,56 +167,50 @@ class Features:
 def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: bool = True) -> Features:
     """Features from all sites' statistics: equal to those of the pooled rows, whatever the order of the sites.
 
-    Means and squared deviations are merged by Chan, Golub & LeVeque 1979, equation 2.1, in
-    exactly rounded sums; the scale is the population's standard deviation (1 where nothing
-    varies). Without `standardize` numbers and a regression's label stay as they are, and token numbers
-    always do. Words are
-    united, unless the schema lists them. Raises `TooFewClients` without sites, `BadInput` for
-    statistics of other columns.
+    Means and squared deviations are those of exact sums, held for one site at a time (`Pool`), so
+    `statistics` may come as they are made; the scale is the population's standard deviation (1
+    where nothing varies). Without `standardize` numbers and a regression's label stay as they are,
+    and token numbers always do. Words are united, unless the schema lists them. Raises
+    `TooFewClients` without sites, `BadInput` for statistics of other columns.
     """
-    sites = list(statistics)
+    widths = {c.name: 1 for c in schema.numeric} if schema.is_table else {"x": math.prod(schema.shape)}
+    pools, target = {name: Pool(width) for name, width in widths.items()}, Pool(1)
+    words: dict[str, set[str]] = {column.name: set() for column in schema.categorical}
+    sites = labelled = 0
+    for site in statistics:  # one is forgotten before the next is asked for
+        _refuse_statistics(site, schema, widths)
+        sites += 1
+        for name, pool in pools.items():
+            pool.add(site.numeric[name])
+        for name, known in words.items():
+            known.update(site.words[name])
+        if site.target is not None:
+            labelled += 1
+            target.add(site.target)
     if not sites:
         raise TooFewClients(1, 0, "describing the features")
-    widths = {c.name: 1 for c in schema.numeric} if schema.is_table else {"x": math.prod(schema.shape)}
-    for site in sites:
-        _refuse_statistics(site, schema, widths)
     nullable = {c.name: c.nullable for c in schema.numeric}
     scaled = standardize and not schema.tokens
-    scales = tuple(
-        _merge([site.numeric[name] for site in sites], name, width, nullable.get(name, False), scaled)
-        for name, width in widths.items()
-    )
+    scales = tuple(_scaled(pool, name, nullable.get(name, False), scaled) for name, pool in pools.items())
     vocabularies = tuple(
-        Vocabulary(c.name, tuple(sorted(c.values or {w for s in sites for w in s.words[c.name]})), c.nullable)
-        for c in schema.categorical
+        Vocabulary(c.name, tuple(sorted(c.values or words[c.name])), c.nullable) for c in schema.categorical
     )
-    target = _target(sites) if standardize else (0.0, 1.0)
-    return Features(scales, vocabularies, schema.shape, target, schema.tokens)
+    label = _scaled(target, "label", False, standardize and labelled > 0)
+    return Features(scales, vocabularies, schema.shape, (label.center[0], label.scale[0]), schema.tokens)
 
 
-def _target(sites: Sequence[SiteStatistics]) -> tuple[float, float]:
-    """Center and scale of the label over all sites; (0, 1) where it is not a number."""
-    parts = [site.target for site in sites if site.target is not None]
-    if not parts:
-        return (0.0, 1.0)
-    merged = _merge(parts, "label", 1, False, True)
-    return (merged.center[0], merged.scale[0])
-
-
-def _merge(parts: list[Moments], name: str, width: int, nullable: bool, standardize: bool) -> Scale:
-    rows = max(sum(part.count for part in parts), 1)
+def _scaled(pool: Pool, name: str, nullable: bool, standardize: bool) -> Scale:
     try:
-        means = tuple(math.fsum(p.count * p.mean[i] for p in parts) / rows for i in range(width))
-        squares = [
-            math.fsum(p.m2[i] + p.count * (p.mean[i] - means[i]) ** 2 for p in parts) for i in range(width)
-        ]
+        pooled = pool.moments()
     except OverflowError:
         raise BadInput(
             f"column {name!r}: a site's numbers are too large to merge; set limits on it"
         ) from None
+    means, width = pooled.mean, len(pooled.mean)
     if not standardize:
         return Scale(name, (0.0,) * width, (1.0,) * width, means, nullable)
-    return Scale(name, means, tuple(map(_unit, squares, [rows] * width, means)), means, nullable)
+    rows = max(pooled.count, 1)
+    return Scale(name, means, tuple(map(_unit, pooled.m2, [rows] * width, means)), means, nullable)
 
 
 def _unit(square: float, rows: int, mean: float) -> float:

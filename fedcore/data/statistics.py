@@ -41,19 +41,32 @@ class SiteStatistics:
     words: Mapping[str, tuple[str, ...]]
     target: Moments | None = None
 
+    def tree(self) -> Json:
+        """As JSON values."""
+        return {
+            "rows": self.rows,
+            "numeric": {name: _tree(moments) for name, moments in self.numeric.items()},
+            "words": {name: list(words) for name, words in self.words.items()},
+            "target": None if self.target is None else _tree(self.target),
+        }
+
     def to_json(self) -> str:
         """Canonical JSON text."""
-        numeric = {
-            name: vars(moments) for name, moments in self.numeric.items()
-        }  # asdict would copy each number
-        target = None if self.target is None else vars(self.target)
-        return canonical_json({"rows": self.rows, "numeric": numeric, "words": self.words, "target": target})
+        return canonical_json(self.tree())
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote. Raises `BadInput` where a count, moment or word cannot be one: a site is not trusted."""
+        """What `to_json` wrote. Raises `BadInput` for anything else."""
         try:
             tree = json.loads(text)
+        except ValueError as error:
+            raise BadInput(f"these are not a site's statistics ({error}); describe the site again") from None
+        return cls.from_tree(tree)
+
+    @classmethod
+    def from_tree(cls, tree: Json) -> Self:
+        """What `tree` gave. Raises `BadInput` where a count, moment or word cannot be one: a site is not trusted."""
+        try:
             numeric = {str(name): _moments(part) for name, part in tree["numeric"].items()}
             words = {str(name): vocabulary(part) for name, part in tree["words"].items()}
             target = tree.get("target")
@@ -125,10 +138,10 @@ def count(value: Json) -> int:
 
 def numbers(values: Json) -> tuple[float, ...]:
     """`values`, if they are finite numbers. Raises `ValueError`."""
-    numbers = tuple(float(value) for value in values)
-    if not all(map(math.isfinite, numbers)):
+    numbers = np.asarray(values, np.float64)
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
         raise ValueError("a number is not finite")
-    return numbers
+    return tuple(numbers.tolist())
 
 
 def vocabulary(values: Json) -> tuple[str, ...]:
@@ -136,6 +149,10 @@ def vocabulary(values: Json) -> tuple[str, ...]:
     if not all(isinstance(value, str) for value in values) or sorted(set(values)) != list(values):
         raise ValueError("words are not sorted, different texts")
     return tuple(values)
+
+
+def _tree(moments: Moments) -> Json:
+    return {**vars(moments), "mean": list(moments.mean), "m2": list(moments.m2)}
 
 
 def _moments(tree: Json) -> Moments:

@@ -1,6 +1,5 @@
 """A client: answers tasks from its own rows, which never leave it."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -110,7 +109,7 @@ class Client:
             self.name,
             data.test_fraction,
         )
-        return Reply(self.name, {"statistics": json.loads(statistics.to_json()), "rows": statistics.rows})
+        return Reply(self.name, {"statistics": statistics.tree(), "rows": statistics.rows})
 
     def _train(self, task: Task) -> Reply:
         assert task.model is not None, "a train task carries a model"

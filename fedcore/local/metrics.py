@@ -5,7 +5,10 @@ server computes the area under the curve of all clients together without seeing 
 survival it sends how many of its own pairs are ordered rightly: pairs across clients are never formed.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,9 @@ from fedcore.types import Json, Reply
 BINS = 4096
 _USUAL, _EACH_TENTH = (10, 50, 90), tuple(range(10, 100, 10))
 _TINY = 1e-7
+_HISTOGRAMS = ("positive", "negative")
+_COUNTS = frozenset({"rows", "correct", "concordant", "comparable"})
+_SUMS = frozenset({"loss_sum", "absolute_sum", "y_sum", "y_squares"})
 
 
 def measure(scores: NDArray[np.float32], y: NDArray[np.float32], task: str) -> dict[str, Json]:
@@ -27,24 +33,71 @@ def measure(scores: NDArray[np.float32], y: NDArray[np.float32], task: str) -> d
     return _measure_classes(scores, y) if scores.ndim == 2 else _measure_binary(scores, y)
 
 
-def summarize(replies: Sequence[Reply], task: str) -> tuple[dict[str, float], dict[str, float]]:
+def summarize(replies: Iterable[Reply], task: str) -> tuple[dict[str, float], dict[str, float]]:
     """Metrics of all clients' rows together, and quantiles over clients (p10, p50, p90, worst decile).
 
     Clients with a model of their own have measured that too: its metrics are named ``personal_…``, and
     there is a quantile for each tenth of the clients, so that before and after can be drawn.
-    Clients without test rows, or whose reply is an error, do not count.
+    Clients without test rows, or whose reply is an error, do not count. Replies may come as they are
+    made and in any order: a few numbers of each are kept, and sums are rounded once.
     """
-    facts = [reply.facts for reply in replies if reply.error is None and reply.facts.get("rows")]
-    if not facts:
+    shared, own = _Pooled(task), _Pooled(task)
+    for reply in replies:
+        if reply.error is None and reply.facts.get("rows"):
+            shared.add(reply.facts)
+            if "personal" in reply.facts:
+                own.add(reply.facts["personal"])
+    if not shared.clients:
         return {}, {}
-    own = [f["personal"] for f in facts if "personal" in f]
-    percents = _EACH_TENTH if own else _USUAL
-    combined = {**_metrics(facts, task), "rows": float(sum(f["rows"] for f in facts))}
-    spread = _spread([_metrics([f], task) for f in facts], percents)
-    if not own:
-        return combined, spread
-    personal = _spread([_metrics([f], task) for f in own], percents)
-    return combined | _personal(_metrics(own, task)), spread | _personal(personal)
+    percents = _EACH_TENTH if own.clients else _USUAL
+    combined = {**shared.metrics(), "rows": float(shared.total()["rows"])}
+    if not own.clients:
+        return combined, shared.spread(percents)
+    return combined | _personal(own.metrics()), shared.spread(percents) | _personal(own.spread(percents))
+
+
+class _Pooled:
+    """What clients measured, added up one by one, and each one's own metrics."""
+
+    def __init__(self, task: str) -> None:
+        self.clients = 0
+        self._task = task
+        self._counts: dict[str, Any] = {}  # whole numbers and histograms by name: their sums are exact
+        self._sums: dict[str, array[float]] = {}  # addends, for a sum that is rounded once
+        self._each: dict[str, array[float]] = {}  # by metric, one value a client that has it
+
+    def add(self, facts: Mapping[str, Json]) -> None:
+        """Add one client's sums."""
+        self.clients += 1
+        for name, value in facts.items():
+            if name in _HISTOGRAMS:
+                self._counts[name] = self._counts.get(name, 0) + np.asarray(value, dtype=np.int64)
+            elif name in _COUNTS:
+                self._counts[name] = self._counts.get(name, 0) + value
+            elif name in _SUMS:
+                self._sums.setdefault(name, array("d")).append(value)
+        for name, value in _metrics(facts, self._task).items():
+            self._each.setdefault(name, array("d")).append(value)
+
+    def total(self) -> dict[str, Any]:
+        """The sums of all clients, as one client would send them."""
+        return self._counts | {name: math.fsum(addends) for name, addends in self._sums.items()}
+
+    def metrics(self) -> dict[str, float]:
+        """Metrics of all clients' rows together."""
+        return _metrics(self.total(), self._task)
+
+    def spread(self, percents: Sequence[int]) -> dict[str, float]:
+        """Quantiles over clients of each metric that at least one client has."""
+        spread: dict[str, float] = {}
+        for name in sorted(self._each):
+            values = np.sort(self._each[name])
+            quantiles = np.quantile(values, np.array(percents) / 100)
+            tail = max(1, len(values) // 10)
+            worst = values[-tail:] if name in LOWER_IS_BETTER else values[:tail]
+            spread |= {f"{name}_p{p}": float(q) for p, q in zip(percents, quantiles, strict=True)}
+            spread[f"{name}_worst_decile"] = float(worst.mean())
+        return spread
 
 
 def auc(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> float | None:
@@ -95,48 +148,31 @@ def _measure_risks(scores: NDArray[np.float32], y: NDArray[np.float32]) -> dict[
     return {"rows": len(y), "loss_sum": loss, "concordant": pairs.concordant, "comparable": pairs.comparable}
 
 
-def _metrics(facts: Sequence[Mapping[str, Json]], task: str) -> dict[str, float]:
-    rows = sum(f["rows"] for f in facts)
-    loss = sum(f["loss_sum"] for f in facts) / rows
+def _metrics(total: Mapping[str, Json], task: str) -> dict[str, float]:
+    """Metrics from the sums over some rows."""
+    rows = total["rows"]
+    loss = total["loss_sum"] / rows
     if task == "regression":
-        return _value_metrics(facts, rows, loss)
+        return _value_metrics(total, rows, loss)
     if task == "survival":
-        pairs = sum(f["comparable"] for f in facts)
-        return {"loss": loss} | ({"c_index": sum(f["concordant"] for f in facts) / pairs} if pairs else {})
-    metrics = {"loss": loss, "accuracy": sum(f["correct"] for f in facts) / rows}
-    if "positive" in facts[0]:
-        area = auc(_added(facts, "positive"), _added(facts, "negative"))
+        pairs = total["comparable"]
+        return {"loss": loss} | ({"c_index": total["concordant"] / pairs} if pairs else {})
+    metrics = {"loss": loss, "accuracy": total["correct"] / rows}
+    if "positive" in total:
+        area = auc(*(np.asarray(total[side], dtype=np.int64) for side in _HISTOGRAMS))
         metrics |= {} if area is None else {"auc": area}
     return metrics
 
 
-def _added(facts: Sequence[Mapping[str, Json]], side: str) -> NDArray[np.int64]:
-    added: NDArray[np.int64] = np.stack([np.asarray(f[side], dtype=np.int64) for f in facts]).sum(axis=0)
-    return added
-
-
-def _value_metrics(facts: Sequence[Mapping[str, Json]], rows: int, loss: float) -> dict[str, float]:
-    mean = sum(f["y_sum"] for f in facts) / rows
-    variance = sum(f["y_squares"] for f in facts) / rows - mean**2
-    metrics = {"loss": loss, "mse": loss, "mae": sum(f["absolute_sum"] for f in facts) / rows}
+def _value_metrics(total: Mapping[str, Json], rows: int, loss: float) -> dict[str, float]:
+    mean = total["y_sum"] / rows
+    variance = total["y_squares"] / rows - mean**2
+    metrics = {"loss": loss, "mse": loss, "mae": total["absolute_sum"] / rows}
     return metrics | ({"r2": 1 - loss / variance} if variance > 0 else {})
 
 
 def _personal(metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"personal_{name}": value for name, value in metrics.items()}
-
-
-def _spread(clients: Sequence[Mapping[str, float]], percents: Sequence[int]) -> dict[str, float]:
-    """Quantiles over clients of each metric that at least one client has."""
-    spread: dict[str, float] = {}
-    for name in sorted({name for metrics in clients for name in metrics}):
-        values = np.sort([metrics[name] for metrics in clients if name in metrics])
-        quantiles = np.quantile(values, np.array(percents) / 100)
-        tail = max(1, len(values) // 10)
-        worst = values[-tail:] if name in LOWER_IS_BETTER else values[:tail]
-        spread |= {f"{name}_p{p}": float(q) for p, q in zip(percents, quantiles, strict=True)}
-        spread[f"{name}_worst_decile"] = float(worst.mean())
-    return spread
 
 
 LOWER_IS_BETTER = frozenset({"loss", "mse", "mae"})

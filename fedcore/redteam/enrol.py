@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fedcore.adapters.model import build_model, model_spec
 from fedcore.config import Config, config_tree
-from fedcore.data.features import SiteStatistics, merge
-from fedcore.data.prepare import Prepared, prepare, prepared_at
+from fedcore.data.described import described
+from fedcore.data.prepare import prepare, prepared_at
 from fedcore.data.schema import Schema
-from fedcore.errors import BadInput, RunConflict
+from fedcore.errors import RunConflict
 from fedcore.ledger import data_version, ledger_of
 from fedcore.plan import build_plan
 from fedcore.redteam.canary import Canaries, CanaryFleet, Sight
@@ -24,7 +24,7 @@ from fedcore.simulation import open_fleet
 from fedcore.state import State
 from fedcore.store import Store
 from fedcore.transforms.matrix import Correlated, correlated
-from fedcore.types import Fleet, Json, Task, canonical_json
+from fedcore.types import Fleet, Json, canonical_json
 
 CORRELATED = ("tree", "banded")
 _WHERE = ("engine", "workers", "device", "memory_mb")
@@ -47,12 +47,10 @@ def enrolled(
         data = prepared_at(sites, checks, config) if sites else prepare(config, workdir)
         kept = workdir / "runs" / name / "clients"
         fleet = held.enter_context(closing(open_fleet(config, data.sites, data.passing, kept)))
-        statistics, left_out = _described(fleet, name, data)
         steady = config.privacy.mechanism in CORRELATED or config.privacy.mode == "local"
         canaries = Canaries(asked.canaries, _secret(store, name, asked), asked.sight, steady)
         schema = Schema.load(data.sites)
-        features = merge(statistics.values(), schema, config.data.standardize)
-        rows = {client: found.rows for client, found in statistics.items()}
+        features, rows, left_out = described(fleet, name, schema, config.data.standardize, data.left_out)
         digests = {site: data.digests.get(site, "") for site in rows}
         body = {
             "audit": {**asdict(asked), "commitment": canaries.commitment},
@@ -117,20 +115,6 @@ def _training(config: Config) -> dict[str, Json]:
     """The settings that decide what is trained: not where, which changes an update by its rounding at most."""
     tree = {key: value for key, value in config_tree(config).items() if key not in _NOT_THE_TRAINING}
     return tree | {"run": {key: value for key, value in tree["run"].items() if key not in _WHERE}}
-
-
-def _described(fleet: Fleet, name: str, data: Prepared) -> tuple[dict[str, SiteStatistics], dict[str, str]]:
-    """What each client says of its features, and who was left out and why. Raises `BadInput` for nobody."""
-    found: dict[str, SiteStatistics] = {}
-    left_out = dict(data.left_out)
-    for reply in sorted(fleet.ask(Task("describe", name, -1), fleet.clients), key=lambda r: r.client):
-        if reply.error is None:
-            found[reply.client] = SiteStatistics.from_json(canonical_json(reply.facts["statistics"]))
-        else:
-            left_out[reply.client] = reply.error
-    if not found:
-        raise BadInput("no site's data can be used; mend the data or the checks in params.yaml")
-    return found, left_out
 
 
 def _secret(store: Store, name: str, asked: Asked) -> str:

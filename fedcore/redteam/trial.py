@@ -13,7 +13,8 @@ import numpy as np
 
 from fedcore.adapters.model import Model, build_model, model_spec
 from fedcore.config import Config
-from fedcore.data.features import Features, SiteStatistics, merge
+from fedcore.data.described import described
+from fedcore.data.features import Features
 from fedcore.data.federated import load_site
 from fedcore.data.prepare import prepare
 from fedcore.data.schema import Schema
@@ -107,14 +108,9 @@ def arena_at(config: Config, sites: Path, clients: tuple[str, ...], liars: int) 
             "ask for fewer liars or more clients"
         )
     schema = Schema.load(sites)
-    described = {r.client: r.facts for r in fleet.ask(Task("describe", "trial", -1), fleet.clients)}
-    statistics = [
-        SiteStatistics.from_json(canonical_json(facts["statistics"])) for facts in described.values()
-    ]
-    features = merge(statistics, schema, config.data.standardize)
+    features, rows, _ = described(fleet, "trial", schema, config.data.standardize)
     tree = Features.to_json(features)
     model = build_model(model_spec(config.model, schema, features))
-    rows = {client: int(facts["rows"]) for client, facts in described.items()}
     hostile = draw_hostile(fleet.clients, liars, config.seed)
     return Arena(config, sites, schema, json.loads(tree), rows, fleet, hostile, model)
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from fedcore.adapters.model import build_model, model_spec
 from fedcore.config import Config, DataConfig, config_from, config_tree
-from fedcore.data.features import Features, SiteStatistics, merge
+from fedcore.data.described import described
+from fedcore.data.features import Features
 from fedcore.data.prepare import Prepared, prepare
 from fedcore.data.schema import Schema
 from fedcore.errors import BadData, BadInput
@@ -106,13 +107,10 @@ def _prepared(config: Config, workdir: Path) -> Prepared:
 
 def _described(fleet: Fleet, schema: Schema, config: Config) -> tuple[dict[str, int], Json]:
     """Training rows by client, and the features that all share."""
-    replies = list(fleet.ask(Task("describe", "table", -1), fleet.clients))
-    for reply in replies:
-        if reply.error is not None:
-            raise BadData(reply.client, reply.error, "mend its data")
-    said = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in replies]
-    features = merge(said, schema, config.data.standardize)
-    return {reply.client: int(reply.facts["rows"]) for reply in replies}, json.loads(features.to_json())
+    features, rows, left_out = described(fleet, "table", schema, config.data.standardize)
+    for client, why in left_out.items():
+        raise BadData(client, why, "mend its data")
+    return rows, json.loads(features.to_json())
 
 
 def _judged(

@@ -80,3 +80,42 @@ def test_a_thousand_times_the_clients_take_a_tenth_more_memory_at_most(tmp_path)
 
 def test_a_client_process_trains_a_lenet_in_half_a_gigabyte():
     assert told(LENET)["rss"] < 500
+
+
+OPENED_AND_JUDGED = """
+import json, os, sys
+from pathlib import Path
+import numpy as np, psutil
+from fedcore.config import load_config
+from fedcore.data.described import described
+from fedcore.data.schema import Schema
+from fedcore.plan import build_plan
+from fedcore.session import features_tree
+from fedcore.simulation import open_fleet
+from fedcore.types import Task
+
+sites, number = Path(sys.argv[1]), int(sys.argv[2])
+config = load_config(overrides=("model.framework=numpy", "model.name=logistic", "run.memory_mb=1"))
+schema = Schema("s", "classification", "y", ("0", "1"), shape=(784,))
+sites.mkdir(parents=True)
+schema.save(sites)
+rng = np.random.default_rng(0)
+np.savez(sites / "rows.npz", x=rng.normal(size=(8, 784)), y=np.array(["0", "1"] * 4))
+names = tuple(f"client-{i:06d}" for i in range(number))
+for name in names:
+    (sites / name).mkdir()
+    os.link(sites / "rows.npz", sites / name / "rows.npz")
+fleet = open_fleet(config, sites, names)
+features, rows, _ = described(fleet, "r", schema, standardize=True)
+tree = features_tree(features)
+plan = build_plan(config, rows, schema, tree, "r")
+metrics, _ = plan.summarize(fleet.ask(Task("evaluate", "r", 0, np.zeros(785, np.float32), tree), names))
+assert metrics["auc"] == 0.5 and len(rows) == number, metrics
+print(json.dumps({"rss": psutil.Process().memory_info().rss / 1e6}))
+"""
+
+
+def test_describing_and_judging_hold_a_few_numbers_a_client(tmp_path):
+    few = told(OPENED_AND_JUDGED, str(tmp_path / "few"), "100")
+    many = told(OPENED_AND_JUDGED, str(tmp_path / "many"), "5000")
+    assert many["rss"] < 1.1 * few["rss"], (few, many)  # 5,000 pairs of score histograms alone are 327 MB

@@ -1,0 +1,51 @@
+"""All clients describe their rows, and out of that comes the encoding they share; nothing of a client is held on to."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from fedcore.data.features import Features, merge
+from fedcore.data.schema import Schema
+from fedcore.data.statistics import SiteStatistics
+from fedcore.errors import BadInput, TooFewClients
+from fedcore.types import Fleet, Task
+
+
+class Described(NamedTuple):
+    """The encoding, training rows by client, and who was left out and why; clients in order of name."""
+
+    features: Features
+    rows: dict[str, int]
+    left_out: dict[str, str]
+
+
+def described(
+    fleet: Fleet,
+    run: str,
+    schema: Schema,
+    standardize: bool,
+    left_out: Mapping[str, str] | None = None,
+) -> Described:
+    """What the clients of `fleet` have in common, added to those who were `left_out` before they were asked.
+
+    Raises `BadInput` where no client could describe its rows, or for statistics that are none.
+    """
+    rows: dict[str, int] = {}
+    out = dict(left_out or {})
+
+    def said() -> Iterator[SiteStatistics]:
+        for reply in fleet.ask(Task("describe", run, -1), fleet.clients):
+            if reply.error is not None:
+                out[reply.client] = reply.error
+                continue
+            statistics = SiteStatistics.from_tree(reply.facts["statistics"])
+            rows[reply.client] = statistics.rows
+            yield statistics
+
+    try:
+        features = merge(said(), schema, standardize)
+    except TooFewClients:
+        reasons = "; ".join(f"{site}: {why}" for site, why in sorted(out.items())[:3])
+        raise BadInput(
+            f"no site's data can be used ({reasons}); mend the data or the checks in params.yaml"
+        ) from None
+    return Described(features, dict(sorted(rows.items())), dict(sorted(out.items())))
