@@ -31,13 +31,13 @@ class Optimizer(NamedTuple):
 
 def sgd(lr: Rate) -> Optimizer:
     """model + lr · update, in float64 with one rounding. Reddi et al. 2021, algorithm 1."""
-    return _optimizer(lr, {}, lambda update, state: (update, state))
+    return _optimizer(lr, {}, lambda update, state, taken: (update, state))
 
 
 def momentum(lr: Rate, beta: float = 0.9) -> Optimizer:
     """model + lr · v with v ← beta · v + update: FedAvgM. Hsu et al. 2019, section 3."""
 
-    def direction(update: Floats, state: Wide) -> tuple[Floats, Wide]:
+    def direction(update: Floats, state: Wide, taken: int) -> tuple[Floats, Wide]:
         velocity = beta * state["velocity"] + update
         return velocity, {"velocity": velocity}
 
@@ -49,9 +49,16 @@ def adagrad(lr: Rate, beta: float = 0.0, tau: float = 1e-3) -> Optimizer:
     return _adaptive(lr, beta, tau, lambda v, squared: v + squared)
 
 
-def adam(lr: Rate, beta: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> Optimizer:
-    """FedAdam: v ← beta2 · v + (1 - beta2) · update²."""
-    return _adaptive(lr, beta, tau, lambda v, squared: beta2 * v + (1 - beta2) * squared)
+def adam(
+    lr: Rate, beta: float = 0.9, beta2: float = 0.99, tau: float = 1e-3, corrected: bool = False
+) -> Optimizer:
+    """FedAdam: v ← beta2 · v + (1 - beta2) · update².
+
+    Where it is `corrected`, m and v are divided by what their start at zero took from them, as in Adam itself
+    (Kingma & Ba 2015, algorithm 1), which FedAdam leaves out: its first steps are then no longer than the rate.
+    """
+    powers = (beta, beta2) if corrected else None
+    return _adaptive(lr, beta, tau, lambda v, squared: beta2 * v + (1 - beta2) * squared, powers)
 
 
 def yogi(lr: Rate, beta: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> Optimizer:
@@ -63,7 +70,7 @@ OPTIMIZERS: Mapping[str, Callable[[ServerConfig, Rate], Optimizer]] = {
     "sgd": lambda config, lr: sgd(lr),
     "momentum": lambda config, lr: momentum(lr, config.beta),
     "adagrad": lambda config, lr: adagrad(lr, config.beta, config.tau),
-    "adam": lambda config, lr: adam(lr, config.beta, config.beta2, config.tau),
+    "adam": lambda config, lr: adam(lr, config.beta, config.beta2, config.tau, config.bias_correction),
     "yogi": lambda config, lr: yogi(lr, config.beta, config.beta2, config.tau),
 }
 
@@ -72,6 +79,12 @@ def optimizer(config: ServerConfig) -> Optimizer:
     """The optimizer that `config` names, at the rate of its schedule. Raises `UnknownName`."""
     if config.optimizer not in OPTIMIZERS:
         raise UnknownName("server optimizer", config.optimizer, OPTIMIZERS)
+    if config.bias_correction and config.optimizer != "adam":
+        raise BadConfig(
+            "server.bias_correction",
+            True,
+            f"is adam's; {config.optimizer} has none, set server.optimizer: adam",
+        )
     return OPTIMIZERS[config.optimizer](config, schedule(config))
 
 
@@ -97,24 +110,39 @@ def schedule(config: ServerConfig) -> Rate:
     return rate
 
 
-def _adaptive(lr: Rate, beta: float, tau: float, second: Callable[[Floats, Floats], Floats]) -> Optimizer:
-    """model + lr · m / (√v + tau) with m ← beta · m + (1 - beta) · update and v by `second`."""
+def _adaptive(
+    lr: Rate,
+    beta: float,
+    tau: float,
+    second: Callable[[Floats, Floats], Floats],
+    powers: tuple[float, float] | None = None,
+) -> Optimizer:
+    """model + lr · m / (√v + tau) with m ← beta · m + (1 - beta) · update and v by `second`.
+
+    With `powers`, m and v are divided by 1 minus the first and the second to the power of the steps.
+    """
     if not (isfinite(tau) and tau > 0):
         raise BadConfig("server.tau", tau, "must be finite and above zero")
 
-    def direction(update: Floats, state: Wide) -> tuple[Floats, Wide]:
+    def direction(update: Floats, state: Wide, taken: int) -> tuple[Floats, Wide]:
         first = beta * state["first"] + (1 - beta) * update
         squares = second(state["second"], update * update)
-        return first / (np.sqrt(squares) + tau), {"first": first, "second": squares}
+        low, high = (1.0 - power ** (taken + 1) for power in powers) if powers else (1.0, 1.0)
+        return first / low / (np.sqrt(squares / high) + tau), {"first": first, "second": squares}
 
-    return _optimizer(lr, {"first": 0.0, "second": tau * tau}, direction)
+    return _optimizer(
+        lr, {"first": 0.0, "second": 0.0 if powers else tau * tau}, direction, powers is not None
+    )
 
 
 def _optimizer(
-    lr: Rate, start: Mapping[str, float], direction: Callable[[Floats, Wide], tuple[Floats, Wide]]
+    lr: Rate,
+    start: Mapping[str, float],
+    direction: Callable[[Floats, Wide, int], tuple[Floats, Wide]],
+    counted: bool = False,
 ) -> Optimizer:
-    """A direction and a rate as an optimizer: float64 inside, float32 kept; steps are counted if the rate asks."""
-    counts = callable(lr)
+    """A direction and a rate as an optimizer: float64 inside, float32 kept; steps are counted where one needs it."""
+    counts = counted or callable(lr)
 
     def init(model: Vector) -> OptimizerState:
         state = {name: np.full_like(model, value) for name, value in start.items()}
@@ -123,7 +151,7 @@ def _optimizer(
     def step(model: Vector, update: Vector, state: OptimizerState) -> tuple[Vector, OptimizerState]:
         taken = int(state[_TAKEN][0]) if counts else 0
         wide = {name: state[name].astype(np.float64) for name in start}
-        moved, after = direction(update.astype(np.float64), wide)
+        moved, after = direction(update.astype(np.float64), wide, taken)
         rate = lr(taken) if callable(lr) else lr
         kept = {name: vector.astype(np.float32) for name, vector in after.items()}
         kept |= {_TAKEN: np.full(1, taken + 1, np.float32)} if counts else {}

@@ -179,6 +179,22 @@ def test_dittos_update_under_record_privacy_is_that_of_dp_sgd(new_workdir, setti
     assert personal.epsilon == plain.epsilon
 
 
+def test_under_record_privacy_mr_mtl_sends_its_own_model_which_is_dp_sgds(new_workdir, settings):
+    """Without a pull each client is alone with DP-SGD; with one it costs the same and ends nearer the others."""
+    record = (*PRIVATE, "privacy.mode=record", "privacy.unit=record", "run.rounds=3", "privacy.delta=0.001")
+    spread, spent = {}, set()
+    for lam in (0, 50):
+        place = new_workdir(f"pull-{lam}")
+        spent.add(simulate(settings(*record, *options("mr_mtl"), f"personal.lam={lam}"), place, "a").epsilon)
+        own = [kept_before(folder, 3)["model"] for folder in sorted((place / "runs/a/clients").iterdir())]
+        with seen(place, "a") as opened:
+            np.testing.assert_allclose(np.mean(own, axis=0), opened.state(3).model, atol=1e-6)
+        spread[lam] = np.std(own, axis=0).mean()
+    spent.add(simulate(settings(*record), new_workdir("plain"), "a").epsilon)
+    assert len(spent) == 1
+    assert spread[50] < 0.8 * spread[0]
+
+
 def test_what_leaves_says_that_own_models_do_not_and_that_their_evaluation_does(settings):
     said = {item.what: item for item in leaves(settings(*options("ditto"), *PRIVATE, "privacy.mode=central"))}
     assert said["what the client keeps for itself between rounds (personal.algorithm: ditto)"].goes is None
@@ -200,7 +216,8 @@ SCHEMA = Schema("s", "classification", "y", ("0", "1"), shape=(2,))
         (("personal.algorithm=reptile",), "nobody would; set personal.finetune_steps"),
         (("personal.algorithm=ditto", "personal.finetune_steps=3"), "not fine-tuned; remove"),
         (("personal.algorithm=fedper", "privacy.mode=central", "combine.weights=equal"), "noise would fall on the head"),
-        (("personal.algorithm=mr_mtl", "privacy.mode=record", "privacy.unit=record"), "steps without noise"),
+        (("personal.algorithm=apfl", "privacy.mode=record", "privacy.unit=record"), "steps without noise"),
+        (("personal.algorithm=mr_mtl", "privacy.mode=record", "personal.epochs=9"), "counts local.epochs"),
         (("personal.algorithm=fedper", "model.name=logistic"), "personal.head 1 of a model with 1 layers"),
         (("personal.algorithm=fedrep", "personal.head=3"), "personal.head 3 of a model with 3 layers"),
     ],

@@ -136,8 +136,9 @@ class CombineConfig:
 class ServerConfig:
     """The server's optimizer on the combined update, and how its rate changes over the rounds.
 
-    `beta` is the momentum, `beta2` the memory of squares, `tau` the adaptivity. The rate rises for
-    `warmup` rounds, then stays, falls by `decay` a round, or along a cosine over `period` rounds.
+    `beta` is the momentum, `beta2` the memory of squares, `tau` the adaptivity; with `bias_correction`
+    ``adam`` is Adam itself, without it FedAdam as published. The rate rises for `warmup` rounds, then
+    stays, falls by `decay` a round, or along a cosine over `period` rounds.
     """
 
     optimizer: str = "sgd"
@@ -145,6 +146,7 @@ class ServerConfig:
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     tau: Positive = 1e-3
+    bias_correction: bool = False
     schedule: Literal["constant", "exponential", "cosine"] = "constant"
     warmup: Count = 0
     decay: Annotated[float, Field(gt=0, le=1)] = 0.99

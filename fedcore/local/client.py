@@ -115,8 +115,7 @@ class Client:
         assert task.model is not None, "a train task carries a model"
         work = self.work(task)
         if self._config.privacy.mode == "record":
-            private = replace(work, base=lambda *_: (self._trained_privately(work, task), {}))
-            return Reply(self.name, {}, self._kept_and_sent(private, task)[0])
+            return Reply(self.name, {}, self._kept_and_sent(self._privately(work, task), task)[0])
         update, facts = self._kept_and_sent(work, task)
         return self.leaving(task, update, facts, work.rng)
 
@@ -156,11 +155,15 @@ class Client:
         chain = client_chain(privacy, seeded=rng)
         return chain.apply(update, chain.init(), np.random.default_rng(0))[0]
 
-    def _trained_privately(self, work: Work, task: Task) -> Vector:
-        """The update of DP-SGD, once a round; zeros where it is not finite, which noise alone can cause."""
-        privacy, rng = self._config.privacy, self._once(task)
-        update = dp_sgd(work.model, work.start, work.data, work.settings, privacy, rng)
-        return update if np.isfinite(update).all() else np.zeros_like(update)
+    def _privately(self, work: Work, task: Task) -> Work:
+        """The same work by DP-SGD, once a round; an update of zeros where it is not finite, which noise alone can cause."""
+        privacy = self._config.privacy
+
+        def private(start: Vector, settings: Training) -> Vector:
+            update = dp_sgd(work.model, start, work.data, settings, privacy, self._once(task))
+            return update if np.isfinite(update).all() else np.zeros_like(update)
+
+        return replace(work, base=lambda *_: (private(work.start, work.settings), {}), private=private)
 
     def _once(self, task: Task) -> np.random.Generator | None:
         """What a simulation draws this release's noise with, None for the system's source.

@@ -20,8 +20,13 @@ def ditto(work: Work) -> Trained:
 def mr_mtl(work: Work) -> Trained:
     """The own model is all there is: its distance from the mean is sent, so that the server's is the mean of all.
 
-    Liu, Hu, Wu, Smith 2022, arXiv:2206.07902, algorithm 1.
+    Liu, Hu, Wu, Smith 2022, arXiv:2206.07902, algorithm 1; under record-level privacy the own model is
+    DP-SGD's, each noisy step pulled, so that what is sent costs what any update of DP-SGD costs.
     """
+    if work.private is not None:
+        begin = own_model(work)
+        private = begin + work.private(begin, pull(work))
+        return Trained(private - work.start, {}, {"model": private})
     own, loss = _pulled(work)
     return Trained(own - work.start, {"loss": loss}, {"model": own})
 

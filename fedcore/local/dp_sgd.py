@@ -27,18 +27,22 @@ def dp_sgd(
 ) -> Vector:
     """The update (d,) of local SGD each step of which is differentially private.
 
-    Records and noise are drawn from the system's source, or in a simulation from `seeded`. Abadi
-    et al. 2016, arXiv:1607.00133, algorithm 1.
+    Records and noise are drawn from the system's source, or in a simulation from `seeded`. Weight decay
+    and the pull to `settings.anchor` (where training starts, if that is None) look at no record, and so
+    cost nothing. Abadi et al. 2016, arXiv:1607.00133, algorithm 1.
     """
     chance = secret_generator() if seeded is None else seeded
     normal = system_normal if seeded is None else seeded_normal(seeded)
     vector, velocity = start.copy(), np.zeros_like(start)
+    anchor = start if settings.anchor is None else settings.anchor
     sampling = record_sampling(len(data.y_train), settings.batch_size, settings.epochs, privacy.record_rate)
     for _ in range(sampling.steps):
         chosen = np.flatnonzero(chance.random(len(data.y_train)) < sampling.rate)
         summed = model.clipped_sum(vector, data.x_train[chosen], data.y_train[chosen], privacy.clip, chance)
         gradient = noisy_gradient(summed, privacy, sampling.expected, normal)
         gradient += np.float32(settings.weight_decay) * vector
+        if settings.proximal:
+            gradient += np.float32(settings.proximal) * (vector - anchor)
         velocity = np.float32(settings.momentum) * velocity + gradient
         vector -= np.float32(settings.lr) * velocity
     return vector - start

@@ -36,6 +36,7 @@ PERSONAL: Mapping[str, Personal] = {
     "reptile": Personal(maml.reptile, adapted),
 }
 HEADS = frozenset({"fedper", "fedrep"})
+_BY_DP_SGD = frozenset({"none", "ditto", "mr_mtl"})  # what may be sent where records are private
 _ADAPTS = frozenset({"per_fedavg", "reptile"})
 
 
@@ -100,8 +101,13 @@ def _refuse_private(config: Config) -> None:
             f"personal.algorithm {name} with privacy.mode {mode}: noise would fall on the head, which nobody sends, and "
             "the model of all would forget the one it began with; set personal.algorithm: ditto"
         )
-    if mode == "record" and name not in ("none", "ditto"):
+    if mode == "record" and name not in _BY_DP_SGD:
         raise PlanRefused(
             f"personal.algorithm {name} with privacy.mode record: its update is made by steps without noise, which the "
-            "accountant does not cover; set personal.algorithm: ditto, whose update is DP-SGD's alone"
+            "accountant does not cover; set personal.algorithm: ditto or mr_mtl, whose updates are DP-SGD's alone"
+        )
+    if mode == "record" and name == "mr_mtl" and config.personal.epochs not in (None, config.local.epochs):
+        raise PlanRefused(
+            f"personal.epochs {config.personal.epochs} with privacy.mode record: mr_mtl sends its own model, and the "
+            f"accountant counts local.epochs {config.local.epochs} of it; remove personal.epochs"
         )

@@ -21,7 +21,8 @@ class Work:
 
     `start` (d,) is the model of all, `kept` what the client kept when it last took part (nothing at
     first), `base` the local algorithm of FedAvg and its kin, `rng` what that draws from, `own` what
-    the client's own training draws from.
+    the client's own training draws from. `private` is there where only private steps may shape what
+    leaves: the update (d,) of DP-SGD from a start (d,), once a round.
     """
 
     model: Model
@@ -33,6 +34,7 @@ class Work:
     base: Algorithm
     rng: np.random.Generator
     own: np.random.Generator
+    private: Callable[[Vector, Training], Vector] | None = None
 
 
 class Trained(NamedTuple):

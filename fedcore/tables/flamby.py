@@ -1,8 +1,8 @@
 """FLamby's tables: natural clients, 100 batches a client and round, and the mean of all clients' own test scores.
 
 FLamby trains its pooled and local models with Adam. Here that is the server's Adam over one client that takes
-one batch a round, which is the same rule without Adam's correction of its first steps; so the rounds of these
-rows are batches. Ogier du Terrail et al. 2022, arXiv:2210.04620, section 4 and its repository's settings.
+one batch a round, which is the same rule; so the rounds of these rows are batches. Ogier du Terrail et al.
+2022, arXiv:2210.04620, section 4 and its repository's settings.
 """
 
 from fedcore.tables.published import published, source
@@ -30,7 +30,7 @@ def alone(name: str, data: Tree, judged_on: Tree, lr: float, batches: int) -> Pa
         "run": {"rounds": batches},
         "local": {"lr": 1.0, "steps": 1},
         "cohort": {"min_clients": 1},
-        "server": {"optimizer": "adam", "lr": lr, **_ADAPTIVE},
+        "server": {"optimizer": "adam", "lr": lr, "bias_correction": True, **_ADAPTIVE},
     }
     return Part(name, tree, judged_on)
 

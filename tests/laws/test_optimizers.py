@@ -91,7 +91,26 @@ def test_a_rate_that_never_changes_counts_no_steps():
     assert "steps" not in momentum(0.3).init(MODEL)
 
 
+@pytest.mark.parametrize("rate", [{"lr": 0.1}, {"lr": 0.1, "schedule": "exponential", "decay": 0.9}])
+def test_with_its_bias_corrected_adam_is_torchs(rate):
+    torch = pytest.importorskip("torch")
+    chosen = optimizer(ServerConfig(optimizer="adam", beta2=0.999, tau=1e-8, bias_correction=True, **rate))
+    rng, model = np.random.default_rng(3), MODEL
+    state, theirs = chosen.init(model), torch.nn.Parameter(torch.from_numpy(model.copy()))
+    adam_of_torch = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.999), eps=1e-8)
+    for _ in range(30):
+        gradient = rng.normal(size=model.size).astype(np.float32)
+        theirs.grad = torch.from_numpy(gradient)
+        adam_of_torch.step()
+        adam_of_torch.param_groups[0]["lr"] *= rate.get("decay", 1.0)
+        model, state = chosen.step(model, -gradient, state)
+        np.testing.assert_allclose(model, theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert int(state["steps"][0]) == 30
+
+
 def test_what_cannot_be_is_refused():
+    with pytest.raises(BadConfig, match="is adam's; yogi has none, set server.optimizer: adam"):
+        optimizer(ServerConfig(optimizer="yogi", bias_correction=True))
     with pytest.raises(UnknownName, match="known: adagrad, adam, momentum, sgd, yogi"):
         optimizer(ServerConfig(optimizer="adamw"))
     with pytest.raises(BadConfig, match="tau"):

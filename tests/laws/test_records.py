@@ -133,6 +133,36 @@ def test_without_noise_to_speak_of_full_batches_and_wide_clips_it_is_gradient_de
     np.testing.assert_allclose(vector + update, plain, atol=1e-5)
 
 
+def test_without_noise_to_speak_of_the_pull_is_that_of_plain_training(rng):
+    """The pull is to its anchor, or to where training starts if there is none, and decay stays beside it."""
+    model = build_model(spec("numpy", "linear", "regression", 1))
+    vector, x, y = rows(model, 30, rng)
+    x /= np.abs(x).max()
+    quiet = PrivacyConfig(mode="record", unit="record", clip=1e3, noise_multiplier=1e-12)
+    for anchor in (None, vector + 1):
+        steps = Training(0.1, 0.0, 0.01, 3, 64, proximal=2.0, anchor=anchor)
+        update = dp_sgd(model, vector, site(x, y), steps, quiet)
+        plain, _ = model.train(vector, x, y, steps, np.random.default_rng(1))
+        np.testing.assert_allclose(vector + update, plain, atol=1e-5)
+
+
+def test_the_pull_does_not_change_how_far_one_record_moves_a_step(rng):
+    """Neighbours under the same draws: a step's difference is the clipped gradient's, pulled or not."""
+    model = build_model(spec("numpy", "linear", "regression", 1))
+    vector, x, y = rows(model, 30, rng)
+    privacy = PrivacyConfig(mode="record", unit="record", clip=0.5, noise_multiplier=1.0)
+    without = x.copy()
+    without[3] = np.inf  # a row that counts for nothing: see `clipped_sum`
+
+    def step(x, proximal):
+        steps = Training(0.1, 0.0, 0.0, 1, 64, proximal=proximal, anchor=vector + 1)
+        return dp_sgd(model, vector, site(x, y), steps, privacy, np.random.default_rng(5)).astype(np.float64)
+
+    for proximal in (0.0, 7.0):
+        moved = np.linalg.norm(step(x, proximal) - step(without, proximal))
+        assert 0 < moved <= 0.1 * 0.5 / 30 * (1 + 1e-3)
+
+
 def test_noise_on_a_step_has_the_deviation_that_is_charged():
     """20,000 numbers: mean and variance leave 4.5 standard errors in 1 of 70,000 runs each."""
     privacy = PrivacyConfig(mode="record", unit="record", clip=0.5, noise_multiplier=4.0)
