@@ -53,7 +53,8 @@ def few_labels(
 ) -> list[Rows]:
     """Each client owns `labels_per_client` classes and shares their rows equally with the other owners.
 
-    Classes are dealt in turn, so each has an owner. Li et al. 2022, arXiv:2102.02079, section 4.1.
+    A client's first class is dealt in turn, so each has an owner; the others are drawn at random. Li et al.
+    2022, arXiv:2102.02079, section 4.1.
     """
     _refuse_too_many(len(labels), clients, min_rows)
     classes = np.unique(labels)
@@ -84,12 +85,18 @@ def few_labels(
 def _owners(
     classes: NDArray[Any], clients: int, each: int, rng: np.random.Generator
 ) -> list[tuple[Any, list[int]]]:
-    """Which clients own each class: classes and clients are shuffled, then dealt in turn, `each` to a client."""
-    turn, order = rng.permutation(len(classes)), rng.permutation(clients)
-    owners: dict[int, list[int]] = {c: [] for c in range(len(classes))}
-    for place in range(clients * each):
-        owners[int(turn[place % len(classes)])].append(int(order[place // each]))
-    return [(classes[c], owners[c]) for c in owners]
+    """Which clients own each class: the first class of each client is dealt in turn, and the others drawn.
+
+    Where there are fewer clients than classes, those that have no owner yet are dealt before any is drawn.
+    """
+    turn = rng.permutation(len(classes))
+    owned = [{int(turn[client % len(classes)])} for client in range(clients)]
+    left = list(turn[clients:])  # classes without an owner
+    for client in rng.permutation(clients):
+        while len(owned[client]) < each:
+            free = [c for c in range(len(classes)) if c not in owned[client]]
+            owned[client].add(int(left.pop() if left else rng.choice(free)))
+    return [(label, [i for i in range(clients) if c in owned[i]]) for c, label in enumerate(classes)]
 
 
 def quantity(

@@ -44,6 +44,25 @@ def test_each_client_has_exactly_its_number_of_labels(seed: int, each: int, clie
     assert {len(np.unique(LABELS[rows])) for rows in parts} == {each}
 
 
+@given(st.integers(0, 2**32), st.integers(2, 10), st.integers(2, 30))
+@settings(deadline=None, max_examples=25)
+def test_every_label_has_an_owner_whoever_is_fewer(seed: int, each: int, clients: int) -> None:
+    if clients * each < 10:
+        return
+    parts = few_labels(LABELS, clients, np.random.default_rng(seed), labels_per_client=each)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(2000))
+
+
+def test_labels_of_a_client_are_drawn_and_not_the_same_for_several() -> None:
+    """Dealt in turn, ten clients with two of ten labels each would be five pairs of twins that share with nobody else."""
+    found = []
+    for seed in range(20):
+        parts = few_labels(LABELS, 10, np.random.default_rng(seed), labels_per_client=2)
+        found.append(len({tuple(np.unique(LABELS[rows])) for rows in parts}))
+    assert min(found) > 5
+    assert np.mean(found) > 8  # of 10; two clients draw the same pair with chance 1/45 or so
+
+
 def test_a_large_alpha_is_nearly_iid_and_a_small_one_is_not() -> None:
     def spread(alpha: float) -> float:
         parts = dirichlet(LABELS, 5, np.random.default_rng(1), alpha=alpha)
