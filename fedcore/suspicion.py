@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedcore.types import Floats, Updates
+from fedcore.rules.network import comparators
+from fedcore.types import Floats, Updates, Vector
 
 FAR, TIMES = 6.0, 3.0  # a norm is unusual this many deviations, and at least this factor, from the median
 ALIKE = 0.7  # cosine of two updates, seen from the round's centre, above which they may be coordinated
 CELLS = 2**18  # numbers looked at for groups: columns are drawn at random when there are more
+NETWORK = 128  # rows up to which a sorting network is faster than sorting each column
 MEMORY = 0.7  # of yesterday's suspicion that is left today
 _TO_DEVIATION = 1.4826  # median absolute deviation to standard deviation of a normal
 
@@ -104,11 +106,22 @@ def _sampled(updates: Updates, rng: np.random.Generator) -> Updates:
 
 
 def _middle(updates: Updates) -> Floats:
-    """The median of each column (d,), as `numpy.median` of float64 has it; sorting float32 is three times as fast."""
-    n, ordered = len(updates), np.sort(updates, axis=0)
-    low, high = ordered[(n - 1) // 2].astype(np.float64), ordered[n // 2]
-    middle: Floats = (low + high) / 2
+    """The median of each column (d,), as `numpy.median` of float64 has it; few rows are sorted side by side."""
+    n = len(updates)
+    low, high = (n - 1) // 2, n // 2
+    ordered = _by_network(updates, low, high + 1) if n <= NETWORK else np.sort(updates, axis=0)
+    middle: Floats = (ordered[low].astype(np.float64) + ordered[high]) / 2
     return middle
+
+
+def _by_network(updates: Updates, low: int, high: int) -> list[Vector]:
+    """The rows of `updates` sorted column by column, as far as those from `low` to below `high` need it."""
+    ordered: list[Vector] = list(updates)
+    for first, second in comparators(len(updates), low, high).tolist():
+        smaller = np.minimum(ordered[first], ordered[second])
+        ordered[second] = np.maximum(ordered[first], ordered[second])
+        ordered[first] = smaller
+    return ordered
 
 
 def _connected(tied: np.ndarray) -> list[tuple[int, ...]]:
