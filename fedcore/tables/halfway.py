@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 from fedcore.asynchrony import course_from, course_tree
 from fedcore.blobs import sweep, write_whole
 from fedcore.convergence import Progress
+from fedcore.data.raw import writing
 from fedcore.errors import CorruptState
 from fedcore.history import History
 from fedcore.state import State
@@ -48,12 +49,13 @@ class Halfway:
 
     @contextmanager
     def clients(self) -> Iterator[Path]:
-        """A folder for what the clients keep, as it was at the last standing; gone afterwards."""
-        self._folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(self._folder.parent)
+        """A folder for what the clients keep, as it was at the last standing; gone afterwards. Raises `StorageError`."""
         place, last = self._beside(), self._newest()
         try:
-            _linked(last / _CLIENTS, place) if last else place.mkdir()
+            with writing(self._folder.parent):
+                self._folder.parent.mkdir(parents=True, exist_ok=True)
+                sweep(self._folder.parent)
+                _linked(last / _CLIENTS, place) if last else place.mkdir()
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
@@ -64,9 +66,15 @@ class Halfway:
         return None if folder is None else _read(folder / _STATE)
 
     def reached(self, standing: Standing, clients: Path) -> None:
-        """Keep `standing` and what lies in `clients`, unless another was kept a moment ago."""
+        """Keep `standing` and what lies in `clients`, unless another was kept a moment ago. Raises `StorageError`."""
         if time.monotonic() - self._written < self._every:
             return
+        with writing(self._folder):
+            self._keep(standing, clients)
+        self._written = time.monotonic()
+
+    def _keep(self, standing: Standing, clients: Path) -> None:
+        """The new standing is there, whole, before the older ones go."""
         part = self._beside()
         part.mkdir()
         _linked(clients, part / _CLIENTS)
@@ -76,7 +84,6 @@ class Halfway:
         part.rename(self._folder / f"r{standing.state.round:05d}-{secrets.token_hex(4)}")
         for folder in older:
             shutil.rmtree(folder, ignore_errors=True)
-        self._written = time.monotonic()
 
     def over(self) -> None:
         """Forget the training: it is complete."""
@@ -91,7 +98,14 @@ class Halfway:
 
 
 def _linked(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, copy_function=os.link)
+    shutil.copytree(source, target, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has hard links
+        shutil.copyfile(source, target)
 
 
 def _bytes(standing: Standing) -> bytes:

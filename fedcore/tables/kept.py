@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedcore.blobs import write_whole
 from fedcore.config import config_tree
+from fedcore.data.raw import writing
 from fedcore.errors import BadInput, CorruptState
 from fedcore.tables.halfway import Halfway
 from fedcore.tables.table import Cell, Table, cell_config
@@ -111,8 +112,9 @@ def _write(file: Path, done: Done) -> None:
         "seconds": trained.seconds,
         "at": done.at,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, (canonical_json(tree) + "\n").encode())
+    with writing(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, (canonical_json(tree) + "\n").encode())
 
 
 def _read(file: Path, cell: Cell, key: str) -> Done | None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fedcore.errors import CorruptState
+from fedcore.errors import CorruptState, StorageError
 from fedcore.tables import Asked, fill
 from fedcore.tables.halfway import Halfway
 from fedcore.tables.table import Cell, Part
@@ -74,3 +74,30 @@ def test_a_standing_that_is_none_is_one_sentence(content, tmp_path):
     (folder / "state.safetensors").write_bytes(content)
     with pytest.raises(CorruptState, match="is no standing of a training .* to train the cell anew"):
         Halfway(tmp_path / "half").last()
+
+
+def test_where_nothing_can_be_written_it_is_one_sentence(table, ground, tmp_path):
+    (tmp_path / "file").touch()
+    tiny = table()
+    cell = Cell(tiny.rows[0], tiny.columns[0], 1, 1)
+    with pytest.raises(StorageError, match="cannot write"):
+        train(tiny, cell, ground, halfway=Halfway(tmp_path / "file" / "half"))
+    halfway = Halfway(tmp_path / "half", every=0)
+    (tmp_path / "half").touch()  # a file where the standings should be
+    with pytest.raises(StorageError, match="cannot write"):
+        train(tiny, cell, ground, halfway=halfway)
+
+
+def test_without_hard_links_what_clients_keep_is_copied(table, ground, tmp_path, monkeypatch):
+    row = Part("Ditto", ROWS["Ditto"])
+    tiny = table(rows=(row,))
+    halfway = Halfway(tmp_path / "half", every=0)
+    monkeypatch.setattr("os.link", refused)
+    train(tiny, Cell(row, tiny.columns[0], 1, 1), ground, halfway=halfway)
+    (kept,) = (tmp_path / "half").iterdir()
+    assert len(list(kept.glob("clients/*/r00000.safetensors"))) == 3
+
+
+def refused(source, target):
+    """A file system without hard links."""
+    raise PermissionError(1, "Operation not permitted")
