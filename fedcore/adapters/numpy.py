@@ -17,6 +17,8 @@ Rows = NDArray[np.float32]
 PAYS_FROM = (
     2**24
 )  # parameters times rows to train on: below, the interpreter is done before a compiler is imported
+# BLAS may call a product of finite numbers invalid, for what lies beside a short row; who trains looks at the numbers.
+_QUIET = np.errstate(invalid="ignore")
 
 
 class NumpyModel:
@@ -51,6 +53,7 @@ class NumpyModel:
         """Logits or scaled values (n, outputs), and what makes the gradient (d,) of one at them (n, outputs)."""
         steps = self._forward(vector, x)
 
+        @_QUIET
         def pull(back: Rows) -> Vector:
             gradient = np.empty_like(vector)
             parts = list(self.layout.split(gradient).values())
@@ -128,6 +131,7 @@ class NumpyModel:
                 at += size
         return vector, losses
 
+    @_QUIET
     def _forward(self, vector: Vector, x: Rows) -> list[Rows]:
         steps = [x.reshape(len(x), -1)]
         layers = self.layers(vector)
@@ -136,6 +140,7 @@ class NumpyModel:
             steps.append(np.maximum(out, 0) if i + 1 < len(layers) else out)
         return steps
 
+    @_QUIET
     def _backward(self, vector: Vector, steps: list[Rows], back: Rows) -> list[Rows]:
         """Gradients (n, out) at the outputs of each layer, first to last, from `back` at the last."""
         backs = [back]
