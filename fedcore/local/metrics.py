@@ -81,12 +81,13 @@ class _Pooled:
 
     def total(self) -> dict[str, Any]:
         """The sums of all clients, as one client would send them."""
-        return self._counts | {name: math.fsum(addends) for name, addends in self._sums.items()}
+        return self._counts | {name: _rounded_once(addends) for name, addends in self._sums.items()}
 
     def metrics(self) -> dict[str, float]:
         """Metrics of all clients' rows together."""
         return _metrics(self.total(), self._task)
 
+    @np.errstate(invalid="ignore")  # who judges looks for what is not finite
     def spread(self, percents: Sequence[int]) -> dict[str, float]:
         """Quantiles over clients of each metric that at least one client has."""
         spread: dict[str, float] = {}
@@ -98,6 +99,14 @@ class _Pooled:
             spread |= {f"{name}_p{p}": float(q) for p, q in zip(percents, quantiles, strict=True)}
             spread[f"{name}_worst_decile"] = float(worst.mean())
         return spread
+
+
+def _rounded_once(addends: Sequence[float]) -> float:
+    """The sum of `addends`; not a number where it has none, be it too large or infinities of both signs."""
+    try:
+        return math.fsum(addends)
+    except (OverflowError, ValueError):
+        return math.nan
 
 
 def auc(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> float | None:

@@ -54,6 +54,14 @@ def test_what_is_too_large_is_an_error():
         pooled([(2, 0.0, 1.7e308), (2, 0.0, 1.7e308)])
 
 
+@pytest.mark.parametrize("losses", [(1e308, 1e308), (math.inf, -math.inf), (math.inf, 1.0), (math.nan, 1.0)])
+def test_losses_that_have_no_sum_are_a_loss_that_is_not_finite_and_no_error(losses):
+    replies = [Reply(f"c{i}", {"rows": 1, "loss_sum": loss, "correct": 1}) for i, loss in enumerate(losses)]
+    metrics, _ = summarize(replies, "classification")
+    assert not math.isfinite(metrics["loss"])
+    assert metrics["accuracy"] == 1
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["binary", "classes", "regression", "survival"]))
 def test_metrics_do_not_depend_on_the_order_of_the_clients(seed, kind):
     rng = np.random.default_rng(seed)
