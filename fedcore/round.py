@@ -180,7 +180,7 @@ def combine(known: Known) -> Outcome:
     given = dict(zip(accepted, updates, strict=True))
     seen = Seen(state.round, _corrections(known), given, found.vector)
     update, control = plan.control.after(state.control, seen)
-    return Outcome(facts, {"update": update, **_prefixed(RULE, found.state), **_prefixed(CONTROL, control)})
+    return Outcome(facts, {"update": update, **prefixed(RULE, found.state), **prefixed(CONTROL, control)})
 
 
 def release(known: Known) -> Outcome:
@@ -198,7 +198,7 @@ def release(known: Known) -> Outcome:
     remembered = {k: v for k, v in kept.items() if k.startswith((RULE, CONTROL))}
     finite = bool(np.isfinite(model).all())
     facts = {"update_norm": norm(update) if np.isfinite(update).all() else 0.0, "finite": finite}
-    arrays = {"model": model, **_prefixed(OPTIMIZER, optimizer), **remembered, **_prefixed(NOISE, stream)}
+    arrays = {"model": model, **prefixed(OPTIMIZER, optimizer), **remembered, **prefixed(NOISE, stream)}
     return Outcome({**facts, "clip": private.next_limit(state, plan, kept)}, arrays)
 
 
@@ -238,7 +238,7 @@ def record(known: Known) -> Outcome:
     facts = {"model_round": kept.model_round, "best_loss": kept.best_loss, "progress": progress}
     more = {"suspicion": dict(kept.suspicion), "clip": kept.clip, **versions.carried(known.facts("select"))}
     timed = {"now": kept.now} if known.plan.timing else {}
-    return Outcome({**facts, **more, **timed}, _prefixed(HISTORY, kept.history.arrays()))
+    return Outcome({**facts, **more, **timed}, prefixed(HISTORY, kept.history.arrays()))
 
 
 STEPS: Mapping[str, Callable[[Known], Outcome]] = MappingProxyType(
@@ -286,6 +286,11 @@ def arrays_of(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)}
 
 
+def prefixed(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """The inverse of `arrays_of`."""
+    return {part + name: array for name, array in arrays.items()}
+
+
 def round_record(known: Known) -> RoundRecord:
     """The round as every sink sees it."""
     state, cohort = known.state, known.facts("select")["cohort"]
@@ -326,10 +331,6 @@ def kept_model(released: int) -> str:
 def _replies(known: Known) -> Mapping[str, Reply]:
     """The replies that the round combines."""
     return versions.answers(known.journal, known.facts("select"))
-
-
-def _prefixed(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    return {part + name: array for name, array in arrays.items()}
 
 
 def _corrections(known: Known) -> dict[str, Vector]:

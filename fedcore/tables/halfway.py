@@ -1,7 +1,7 @@
 """Where a cell's training stands, kept from time to time: one that takes hours goes on where it was killed.
 
-A folder a standing, whole or not there: the state between two rounds, the scores so far, and hard links
-to what the clients keep for themselves, whose files are never written twice.
+A folder a standing, whole or not there, under its round and digest: the state between two rounds, the
+scores so far, and hard links to what the clients keep for themselves, whose files are never written twice.
 """
 
 import json
@@ -14,22 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
-
 from fedcore.asynchrony import course_from, course_tree
-from fedcore.blobs import sweep, write_whole
+from fedcore.blobs import Blobs, sweep
 from fedcore.convergence import Progress
 from fedcore.data.raw import writing
 from fedcore.errors import CorruptState
 from fedcore.history import History
+from fedcore.round import CONTROL, HISTORY, NOISE, OPTIMIZER, RULE, arrays_of, prefixed
 from fedcore.state import State
 from fedcore.types import Arrays, Json, canonical_json
 
 _STATE, _CLIENTS = "state.safetensors", "clients"
-_PARTS = ("optimizer", "rule", "control", "noise")  # arrays by name that pass from round to round
+_PARTS = {"optimizer": OPTIMIZER, "rule": RULE, "control": CONTROL, "noise": NOISE}
 _NUMBERS = ("run", "round", "model_round", "best_loss", "suspicion", "clip", "now")
 
 
@@ -63,7 +59,14 @@ class Halfway:
     def last(self) -> Standing | None:
         """The last standing that was kept. Raises `CorruptState`."""
         folder = self._newest()
-        return None if folder is None else _read(folder / _STATE)
+        if folder is None:
+            return None
+        try:
+            facts, arrays = Blobs(str(folder)).read(_STATE, folder.name.partition("-")[2])
+            return _standing(json.loads(facts), arrays)
+        except (CorruptState, ValueError, KeyError, TypeError) as error:
+            why = f"{folder} is no standing of a training ({error}); remove {self._folder} to train the cell anew"
+            raise CorruptState(why) from None
 
     def reached(self, standing: Standing, clients: Path) -> None:
         """Keep `standing` and what lies in `clients`, unless another was kept a moment ago. Raises `StorageError`."""
@@ -78,10 +81,13 @@ class Halfway:
         part = self._beside()
         part.mkdir()
         _linked(clients, part / _CLIENTS)
-        write_whole(part / _STATE, _bytes(standing))
+        digest = Blobs(str(part)).write(_STATE, *_kept(standing))
         self._folder.mkdir(exist_ok=True)
-        older = list(self._folder.iterdir())
-        part.rename(self._folder / f"r{standing.state.round:05d}-{secrets.token_hex(4)}")
+        new, older = self._folder / f"r{standing.state.round:05d}-{digest}", list(self._folder.iterdir())
+        if new in older:  # another process trains the same cell
+            older = [part]
+        else:
+            part.rename(new)
         for folder in older:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -108,7 +114,8 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _bytes(standing: Standing) -> bytes:
+def _kept(standing: Standing) -> tuple[str, Arrays]:
+    """A standing as facts and arrays."""
     state = standing.state
     facts: dict[str, Json] = {name: getattr(state, name) for name in _NUMBERS}
     facts |= {
@@ -117,35 +124,22 @@ def _bytes(standing: Standing) -> bytes:
         "scores": sorted(standing.scores.items()),
         "seconds": standing.seconds,
     }
-    arrays: dict[str, NDArray[Any]] = {"model": state.model}
-    for part, held in ((part, getattr(state, part)) for part in _PARTS):
-        arrays |= {f"{part}/{name}": array for name, array in held.items()}
-    arrays |= {f"history/{name}": array for name, array in state.history.arrays().items()}
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return bytes(save(whole, {"facts": canonical_json(facts)}))
+    arrays = {"model": state.model, **prefixed(HISTORY, state.history.arrays())}
+    for part, prefix in _PARTS.items():
+        arrays |= prefixed(prefix, getattr(state, part))
+    return canonical_json(facts), arrays
 
 
-def _read(file: Path) -> Standing:
-    try:
-        content = file.read_bytes()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        arrays, facts = load(content), json.loads(header["__metadata__"]["facts"])
-        parts: dict[str, Any] = {part: _of(part, arrays) for part in _PARTS}
-        state = State(
-            model=arrays["model"],
-            history=History.from_arrays(_of("history", arrays)),
-            progress=Progress(**facts["progress"]) if facts["progress"] else None,
-            course=course_from(facts["course"]),
-            **parts,
-            **{name: facts[name] for name in _NUMBERS},
-        )
-        scores = {int(number): float(score) for number, score in facts["scores"]}
-        return Standing(state, scores, float(facts["seconds"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        why = f"{file} is no standing of a training ({error}); remove {file.parent.parent} to train the cell anew"
-        raise CorruptState(why) from None
-
-
-def _of(part: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    before = f"{part}/"
-    return {name.removeprefix(before): array for name, array in arrays.items() if name.startswith(before)}
+def _standing(facts: Json, arrays: Arrays) -> Standing:
+    """The inverse of `_kept`."""
+    parts: dict[str, Any] = {part: arrays_of(prefix, arrays) for part, prefix in _PARTS.items()}
+    state = State(
+        model=arrays["model"],
+        history=History.from_arrays(arrays_of(HISTORY, arrays)),
+        progress=Progress(**facts["progress"]) if facts["progress"] else None,
+        course=course_from(facts["course"]),
+        **parts,
+        **{name: facts[name] for name in _NUMBERS},
+    )
+    scores = {int(number): float(score) for number, score in facts["scores"]}
+    return Standing(state, scores, float(facts["seconds"]))

@@ -1,5 +1,6 @@
 """A cell that was interrupted goes on where it was, and comes to the same scores as one that was not."""
 
+import hashlib
 import math
 
 import pytest
@@ -43,6 +44,10 @@ def test_a_killed_cell_comes_to_the_scores_of_one_that_was_not(name, table, grou
     whole = train(tiny, cell, ground)
     assert (resumed.scores, resumed.score) == (whole.scores, whole.score)
     assert len(list((tmp_path / "half").iterdir())) == 1
+    standing = halfway.last()
+    halfway.reached(standing, next((tmp_path / "half").glob("*/clients")))  # as a second process would
+    assert halfway.last().scores == standing.scores
+    assert len(list(tmp_path.iterdir())) == 1
     halfway.over()
     assert list(tmp_path.iterdir()) == []
 
@@ -69,11 +74,23 @@ def test_what_a_dead_process_left_half_written_is_cleared(table, ground, tmp_pat
 
 @pytest.mark.parametrize("content", [b"", b"torn", b"\x02\0\0\0\0\0\0\0{}"])
 def test_a_standing_that_is_none_is_one_sentence(content, tmp_path):
-    folder = tmp_path / "half" / "r00001-00"
+    folder = tmp_path / "half" / f"r00001-{hashlib.sha256(content).hexdigest()}"
     folder.mkdir(parents=True)
     (folder / "state.safetensors").write_bytes(content)
     with pytest.raises(CorruptState, match="is no standing of a training .* to train the cell anew"):
         Halfway(tmp_path / "half").last()
+
+
+def test_a_standing_that_was_changed_is_not_gone_on_from(table, ground, tmp_path):
+    tiny = table()
+    halfway = Halfway(tmp_path / "half", every=0)
+    train(tiny, Cell(tiny.rows[0], tiny.columns[0], 1, 1), ground, halfway=halfway)
+    (file,) = (tmp_path / "half").glob("*/state.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CorruptState, match="does not match its digest"):
+        halfway.last()
 
 
 def test_where_nothing_can_be_written_it_is_one_sentence(table, ground, tmp_path):
