@@ -7,6 +7,8 @@ from urllib.request import urlopen
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
+from fedcore.tracking.pages import run_page
+
 
 class MlflowRunLink(BaseOperatorLink):
     """Opens the MLflow run that the task wrote to."""
@@ -33,4 +35,4 @@ def mlflow_run_url(tracking_uri: str | None, run_id: str | None) -> str:
             experiment = json.load(answer)["run"]["info"]["experiment_id"]
     except (OSError, ValueError, KeyError):
         return ""
-    return f"{server}/#/experiments/{experiment}/runs/{run_id}"
+    return f"{server}/{run_page(experiment, run_id)}"

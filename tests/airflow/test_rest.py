@@ -146,7 +146,9 @@ def test_the_page_of_an_mlflow_run_is_linked_when_the_server_knows_it(script):
 
     script.on("GET", "/api/2.0/mlflow/runs/get", (200, {"run": {"info": {"experiment_id": "7"}}}), (404, {}))
     with serving(script) as url:
-        assert mlflow_run_url(f"{url}/", "ab") == f"{url}/#/experiments/7/runs/ab"
+        assert (
+            mlflow_run_url(f"{url}/", "ab") == f"{url}/#/experiments/7/runs/ab?workflowType=machine_learning"
+        )
         assert mlflow_run_url(url, "gone") == ""
     assert mlflow_run_url("sqlite:///somewhere/mlflow.db", "ab") == ""
     assert mlflow_run_url(None, None) == ""

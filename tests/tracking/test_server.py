@@ -96,7 +96,8 @@ def test_a_training_reaches_the_champion_through_the_server(server, record, trai
     run.log_records(records)
     assert run.log_model(trained("torch"), records[2]) == run.log_model(trained("torch"), records[2])
     run.finish()
-    assert run.url == f"{server}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning"
+    assert run.url == f"{server}/{page}"
 
     plain = PromotionConfig(model="served", gates=(Gate("auc", min=0.6),))
     version = registry.register(server, plain, run.run_id)

@@ -23,6 +23,7 @@ from fedcore.errors import BadInput, UnknownName
 from fedcore.tracking.context import surroundings
 from fedcore.tracking.mlflow.connect import address, answers, artifact_root, connect, shown
 from fedcore.tracking.mlflow.model import log_trained
+from fedcore.tracking.pages import run_page
 from fedcore.tracking.plots import draw
 from fedcore.tracking.points import flatten, participation, points
 from fedcore.types import Json, RoundRecord
@@ -53,7 +54,7 @@ class MlflowRun:
     @property
     def url(self) -> str:
         """Where a person sees the run: a page of the server, or the command that shows the database."""
-        page = f"#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        page = run_page(self.experiment_id, self.run_id)
         if self.uri.startswith("http"):
             return f"{shown(self.uri).rstrip('/')}/{page}"
         return f"mlflow ui --backend-store-uri {shown(self.uri)}  ({page})"
