@@ -17,7 +17,7 @@ import numpy as np
 
 from fedcore.adapters.model import build_model, model_spec
 from fedcore.config import Config, load_config
-from fedcore.data.features import SiteStatistics, merge
+from fedcore.data.described import described
 from fedcore.data.prepare import prepare
 from fedcore.data.schema import Schema
 from fedcore.plan import build_plan
@@ -26,7 +26,6 @@ from fedcore.round import run_round
 from fedcore.session import features_tree
 from fedcore.simulation import Memory, SerialFleet
 from fedcore.state import State
-from fedcore.types import Task, canonical_json
 
 OPEN = ("privacy.mode=none", "privacy.unit=client", "tracking.enabled=false")
 
@@ -49,10 +48,7 @@ def trained(config: Config, folder: Path) -> dict[str, float]:
     data = prepare(config, folder / "data")
     fleet = SerialFleet(data.sites, data.passing, config, folder / "clients")
     schema = Schema.load(data.sites)
-    told = {r.client: r.facts for r in fleet.ask(Task("describe", "school", -1), fleet.clients)}
-    described = [SiteStatistics.from_json(canonical_json(facts["statistics"])) for facts in told.values()]
-    features = merge(described, schema, config.data.standardize)
-    rows = {client: int(facts["rows"]) for client, facts in told.items()}
+    features, rows, _ = described(fleet, "school", schema, config.data.standardize)
     plan = build_plan(config, rows, schema, features_tree(features), "school")
     model = build_model(model_spec(config.model, schema, features)).init(generator(plan.seed, "init"))
     state = State("school", 0, model, plan.optimizer.init(model), rule=plan.aggregate.initial(model))

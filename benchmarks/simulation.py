@@ -146,12 +146,11 @@ def settings(*more: str) -> Any:
 
 def rows(cache: Path) -> Path:
     """Where the encoded rows of all clients lie, one after another; made if they are not there."""
-    from fedcore.data.features import SiteStatistics, merge
+    from fedcore.data.described import described
     from fedcore.data.prepare import prepare
     from fedcore.data.schema import Schema
-    from fedcore.local.client import Client
     from fedcore.local.place import Place
-    from fedcore.types import Task, canonical_json
+    from fedcore.simulation import open_fleet
 
     config = settings()
     data = prepare(config, cache / "work")
@@ -160,11 +159,8 @@ def rows(cache: Path) -> Path:
         return folder
     folder.mkdir(exist_ok=True)
     place = Place(data.sites, config)
-    told = [
-        Client(n, data.sites, config, None, place).answer(Task("describe", "r", -1)) for n in data.passing
-    ]
-    statistics = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in told]
-    features = json.loads(merge(statistics, Schema.load(data.sites)).to_json())
+    found = described(open_fleet(config, data.sites, data.passing), "r", Schema.load(data.sites), True)
+    features = json.loads(found.features.to_json())
     parts = [place.ready(name, features)[0] for name in data.passing]
     for name, source in (("x", "x_train"), ("y", "y_train"), ("x_test", "x_test"), ("y_test", "y_test")):
         np.save(folder / f"{name}.npy", np.concatenate([getattr(part, source) for part in parts]))

@@ -117,7 +117,7 @@ def ours(asked: argparse.Namespace) -> None:
     """Whole rounds through the fold, each committed to a journal on disk."""
     from fedcore.adapters.model import build_model, model_spec
     from fedcore.config import load_config
-    from fedcore.data.features import SiteStatistics, merge
+    from fedcore.data.described import described
     from fedcore.data.schema import Schema
     from fedcore.plan import build_plan
     from fedcore.rng import generator
@@ -126,7 +126,6 @@ def ours(asked: argparse.Namespace) -> None:
     from fedcore.simulation.held import HeldJournal
     from fedcore.state import State
     from fedcore.store import Store
-    from fedcore.types import Task, canonical_json
 
     began, sites, engine = time.perf_counter(), asked.folder / "sites", [f"run.engine={asked.engine}"]
     if asked.engine == "workers":
@@ -143,11 +142,8 @@ def ours(asked: argparse.Namespace) -> None:
     )  # fmt: skip
     schema, names = Schema.load(sites), tuple(sorted(p.name for p in sites.iterdir() if p.is_dir()))
     fleet = open_fleet(config, sites, names)
-    told = sorted(fleet.ask(Task("describe", "bench", -1), names), key=lambda reply: reply.client)
-    statistics = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in told]
-    features = merge(statistics, schema)
+    features, rows, _ = described(fleet, "bench", schema, standardize=True)
     (asked.folder / "features.json").write_text(features.to_json())
-    rows = {reply.client: reply.facts["rows"] for reply in told}
     plan = build_plan(config, rows, schema, json.loads(features.to_json()), "bench")
     model = build_model(model_spec(config.model, schema, features)).init(generator(0, "init"))
     state, stamps, score = State("bench", 0, model, plan.optimizer.init(model)), [time.perf_counter()], 0.0

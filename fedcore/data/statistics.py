@@ -3,7 +3,6 @@
 Numpy only. Merging the statistics of all sites is in `features.py`.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput
-from fedcore.types import Floats, Json, canonical_json
+from fedcore.types import Floats, Json
 
 Columns: TypeAlias = Mapping[str, NDArray[Any]]  # a table: name -> (n,); an array set: {"x": (n, *shape)}
 
@@ -49,19 +48,6 @@ class SiteStatistics:
             "words": {name: list(words) for name, words in self.words.items()},
             "target": None if self.target is None else _tree(self.target),
         }
-
-    def to_json(self) -> str:
-        """Canonical JSON text."""
-        return canonical_json(self.tree())
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote. Raises `BadInput` for anything else."""
-        try:
-            tree = json.loads(text)
-        except ValueError as error:
-            raise BadInput(f"these are not a site's statistics ({error}); describe the site again") from None
-        return cls.from_tree(tree)
 
     @classmethod
     def from_tree(cls, tree: Json) -> Self:

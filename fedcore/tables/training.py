@@ -1,6 +1,5 @@
 """One cell trained through the round itself, in memory, and judged as its table says."""
 
-import json
 import math
 import secrets
 import time
@@ -13,7 +12,6 @@ from typing import NamedTuple
 from fedcore.adapters.model import build_model, model_spec
 from fedcore.config import Config, DataConfig, config_from, config_tree
 from fedcore.data.described import described
-from fedcore.data.features import Features
 from fedcore.data.prepare import Prepared, prepare
 from fedcore.data.schema import Schema
 from fedcore.errors import BadData, BadInput
@@ -21,11 +19,12 @@ from fedcore.local.metrics import LOWER_IS_BETTER
 from fedcore.plan import build_plan
 from fedcore.rng import generator
 from fedcore.round import run_round
+from fedcore.session import features_tree
 from fedcore.simulation import Memory, SerialFleet, open_fleet
 from fedcore.state import Plan, State
 from fedcore.tables.halfway import Halfway, Standing
 from fedcore.tables.table import Cell, Table, cell_config, overlaid
-from fedcore.types import Fleet, Json, Task, canonical_json
+from fedcore.types import Fleet, Task
 
 
 class Where(NamedTuple):
@@ -77,9 +76,11 @@ def train(
         fleet = open_fleet(config, prepared.sites, prepared.passing, keep)
         stack.callback(fleet.close)
         schema = Schema.load(prepared.sites)
-        rows, features = _described(fleet, schema, config)
-        plan = build_plan(config, rows, schema, features, "table")
-        model = build_model(model_spec(config.model, schema, Features.from_json(canonical_json(features))))
+        features, rows, left_out = described(fleet, "table", schema, config.data.standardize)
+        for client, why in left_out.items():
+            raise BadData(client, why, "mend its data")
+        plan = build_plan(config, rows, schema, features_tree(features), "table")
+        model = build_model(model_spec(config.model, schema, features))
         vector = model.init(generator(plan.seed, "init"))
         begin = State("table", 0, vector, plan.optimizer.init(vector), rule=plan.aggregate.initial(vector))
         state, known, before = halfway.last() or Standing(begin, {}, 0.0)
@@ -103,14 +104,6 @@ def _prepared(config: Config, workdir: Path) -> Prepared:
     """The data of `config`; those of natural clients are the same for all seeds."""
     drawn = config.data.partition.scheme != "natural"
     return prepare(config if drawn else replace(config, seed=1), workdir)
-
-
-def _described(fleet: Fleet, schema: Schema, config: Config) -> tuple[dict[str, int], Json]:
-    """Training rows by client, and the features that all share."""
-    features, rows, left_out = described(fleet, "table", schema, config.data.standardize)
-    for client, why in left_out.items():
-        raise BadData(client, why, "mend its data")
-    return rows, json.loads(features.to_json())
 
 
 def _judged(

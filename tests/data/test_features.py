@@ -172,9 +172,9 @@ def test_features_that_were_not_written_by_us_are_corrupt(features: Features, pa
     ],
 )
 def test_statistics_that_cannot_be_are_refused(schema: Schema, part: str, value: Any) -> None:
-    tree = json.loads(describe(columns(), schema).to_json()) | {part: value}
+    tree = describe(columns(), schema).tree() | {part: value}
     with pytest.raises(BadInput, match="describe the site again"):
-        SiteStatistics.from_json(json.dumps(tree))
+        SiteStatistics.from_tree(tree)
 
 
 def test_statistics_of_other_columns_are_refused(schema: Schema) -> None:
@@ -187,10 +187,10 @@ def test_statistics_of_other_columns_are_refused(schema: Schema) -> None:
 
 
 def test_a_site_cannot_overflow_the_merge(schema: Schema) -> None:
-    tree = json.loads(describe(columns(), schema).to_json())
+    tree = describe(columns(), schema).tree()
     tree["numeric"]["age"] |= {"mean": [1e300]}
     with pytest.raises(BadInput, match="column 'age': a site's numbers are too large"):
-        merge([describe(columns(), schema), SiteStatistics.from_json(json.dumps(tree))], schema)
+        merge([describe(columns(), schema), SiteStatistics.from_tree(tree)], schema)
 
 
 def test_without_sites_there_are_no_features(schema: Schema) -> None:

@@ -4,16 +4,14 @@ import json
 
 import numpy as np
 
-from fedcore.data.features import SiteStatistics, merge
+from fedcore.data import described as data_described
 from fedcore.data.schema import Schema
 from fedcore.rng import generator
-from fedcore.types import Fleet, Json, Task, canonical_json
+from fedcore.types import Fleet, Json
 
 
 def described(fleet: Fleet, schema: Schema) -> Json:
-    replies = sorted(fleet.ask(Task("describe", "r", -1), fleet.clients), key=lambda reply: reply.client)
-    found = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in replies]
-    return json.loads(merge(found, schema).to_json())
+    return json.loads(data_described.described(fleet, "r", schema, standardize=True).features.to_json())
 
 
 def model_of(features: Json, size: int = 64 * 8 + 8 + 8 * 10 + 10) -> np.ndarray:

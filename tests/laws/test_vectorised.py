@@ -8,7 +8,8 @@ import pytest
 
 from fedcore.adapters.model import build_model, model_spec
 from fedcore.config import Config
-from fedcore.data.features import Features, SiteStatistics, merge
+from fedcore.data.described import described
+from fedcore.data.features import Features
 from fedcore.data.federated import SiteData
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, PlanRefused, TooFewClients
@@ -17,7 +18,7 @@ from fedcore.rng import generator
 from fedcore.round import run_round
 from fedcore.simulation import Memory, SerialFleet, SoftmaxFleet
 from fedcore.state import State
-from fedcore.types import Task, canonical_json
+from fedcore.types import Task
 
 LINEAR = ("model.name=logistic", "model.hidden=[]", "model.framework=numpy", "local.algorithm=sgd")
 WHOLE = (
@@ -34,9 +35,7 @@ def fleets(config: Config, workdir: Path) -> tuple[SerialFleet, SoftmaxFleet, Fe
     sites = workdir / "data" / "sites"
     schema, names = Schema.load(sites), tuple(sorted(p.name for p in sites.iterdir() if p.is_dir()))
     serial = SerialFleet(sites, names, config)
-    described = [reply.facts["statistics"] for reply in serial.ask(Task("describe", "r", -1), names)]
-    statistics = [SiteStatistics.from_json(canonical_json(facts)) for facts in described]
-    features = merge(statistics, schema, config.data.standardize)
+    features = described(serial, "r", schema, config.data.standardize).features
     return serial, SoftmaxFleet.over(sites, names, config, features), features, schema
 
 

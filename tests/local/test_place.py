@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from fedcore.data.features import SiteStatistics, merge
+from fedcore.data.described import described
 from fedcore.data.federated import load_site
 from fedcore.data.schema import Schema
-from fedcore.local.client import Client
 from fedcore.local.place import Place
 from fedcore.local.recent import Recent
-from fedcore.types import Json, Task, canonical_json
+from fedcore.simulation import SerialFleet
+from fedcore.types import Json
 
 
 @pytest.fixture
@@ -25,9 +25,8 @@ def names(sites) -> list[str]:
 
 @pytest.fixture
 def features(sites, names, settings) -> Json:
-    described = [Client(name, sites, settings()).answer(Task("describe", "r", -1)) for name in names]
-    found = [SiteStatistics.from_json(canonical_json(reply.facts["statistics"])) for reply in described]
-    return json.loads(merge(found, Schema.load(sites)).to_json())
+    fleet = SerialFleet(sites, tuple(names), settings())
+    return json.loads(described(fleet, "r", Schema.load(sites), standardize=True).features.to_json())
 
 
 class Counted:

@@ -5,7 +5,7 @@ import pytest
 
 from fedcore.config import load_config
 from fedcore.coordinator import records, simulate
-from fedcore.data.features import Features, merge
+from fedcore.data.features import Features, SiteStatistics, merge
 from fedcore.data.schema import Schema
 from fedcore.errors import BudgetSpent, PlanRefused
 from fedcore.local.client import Client
@@ -113,11 +113,7 @@ def client(workdir, settings) -> tuple[Client, Features]:
     name = sorted(folder.name for folder in sites.iterdir() if folder.is_dir())[0]
     member = Client(name, sites, settings(*SILOS))
     statistics = member.answer(Task("describe", "r", -1)).facts["statistics"]
-    from fedcore.data.features import SiteStatistics
-    from fedcore.types import canonical_json
-
-    described = SiteStatistics.from_json(canonical_json(statistics))
-    return member, merge([described], Schema.load(sites))
+    return member, merge([SiteStatistics.from_tree(statistics)], Schema.load(sites))
 
 
 def _task(features: Features, number: int, size: int = 8 * 8 * 8 + 8 + 10 * 8 + 10) -> Task:
