@@ -53,13 +53,13 @@ class NumpyModel:
         """Logits or scaled values (n, outputs), and what makes the gradient (d,) of one at them (n, outputs)."""
         steps = self._forward(vector, x)
 
-        @_QUIET
         def pull(back: Rows) -> Vector:
             gradient = np.empty_like(vector)
             parts = list(self.layout.split(gradient).values())
-            for i, back_i in enumerate(self._backward(vector, steps, back)):
-                np.matmul(back_i.T, steps[i], out=parts[2 * i])
-                back_i.sum(axis=0, out=parts[2 * i + 1])
+            with np.errstate(invalid="ignore"):
+                for i, back_i in enumerate(self._backward(vector, steps, back)):
+                    np.matmul(back_i.T, steps[i], out=parts[2 * i])
+                    back_i.sum(axis=0, out=parts[2 * i + 1])
             return gradient
 
         return steps[-1], pull

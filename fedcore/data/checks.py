@@ -133,12 +133,13 @@ def _judged(
 def _groups(folders: Sequence[Path], schema: Schema, most: int) -> Iterator[list[_Read]]:
     """The folders as read, in order: up to `most` at a time, fewer where they hold many rows."""
     group: list[_Read] = []
+    rows = 0
     for folder in folders:
-        group.append(_read(folder, schema))
-        rows = sum(len(site.rows) for site in group if site.rows is not None)
+        group.append(site := _read(folder, schema))
+        rows += 0 if site.rows is None else len(site.rows)
         if len(group) == most or rows >= GROUP_ROWS:
             yield group
-            group = []
+            group, rows = [], 0
     if group:
         yield group
 

@@ -83,7 +83,9 @@ class Judge:
         import pandas as pd
 
         kinds = next(iter(sites.values())).dtypes
-        if not all(rows.dtypes.equals(kinds) and _roomy(rows, schema, config) for rows in sites.values()):
+        if SITE in kinds or not all(
+            rows.dtypes.equals(kinds) and _roomy(rows, schema, config) for rows in sites.values()
+        ):
             return False
         together = pd.concat(sites.values(), ignore_index=True)
         together[SITE] = np.repeat(np.arange(len(sites)), [len(rows) for rows in sites.values()])

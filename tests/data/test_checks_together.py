@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fedcore.config import ChecksConfig
 from fedcore.data import checks
 from fedcore.data.checks import check_sites
-from fedcore.data.expectations import Judge, frame
-from fedcore.data.schema import Schema
+from fedcore.data.expectations import SITE, Judge, frame
+from fedcore.data.schema import Numeric, Schema
 from fedcore.data.shards import shard_files
 
 Rows = Callable[..., dict[str, list[Any]]]
@@ -115,3 +115,12 @@ def test_a_group_ends_where_it_holds_enough_rows(
     groups = checks._groups(sorted(root.glob("s?")), schema, 256)
     assert [len(group) for group in groups] == [2, 2, 2, 1]
     assert all(r.passed for r in check_sites(root, ChecksConfig(min_rows=20, docs=False), tmp_path).values())
+
+
+def test_a_column_that_has_the_name_of_the_site_s_own_is_judged_alone(
+    judge: Judge, tmp_path: Path, lay: Lay
+) -> None:
+    named = Schema("n", "classification", "y", ("0", "1"), numeric=(Numeric(SITE, high=9),))
+    rows = {SITE: [99.0, *range(19)], "y": [0, 1] * 10}
+    part = frame(shard_files(lay(tmp_path / "a.csv", rows)), named)
+    assert not judge.all_pass({"a": part, "b": part}, named, ChecksConfig(min_rows=20, docs=False))
