@@ -176,7 +176,7 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
     widths = {c.name: 1 for c in schema.numeric} if schema.is_table else {"x": math.prod(schema.shape)}
     pools, target = {name: Pool(width) for name, width in widths.items()}, Pool(1)
     words: dict[str, set[str]] = {column.name: set() for column in schema.categorical}
-    sites = labelled = 0
+    sites = 0
     for site in statistics:  # one is forgotten before the next is asked for
         _refuse_statistics(site, schema, widths)
         sites += 1
@@ -185,7 +185,6 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
         for name, known in words.items():
             known.update(site.words[name])
         if site.target is not None:
-            labelled += 1
             target.add(site.target)
     if not sites:
         raise TooFewClients(1, 0, "describing the features")
@@ -195,7 +194,7 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
     vocabularies = tuple(
         Vocabulary(c.name, tuple(sorted(c.values or words[c.name])), c.nullable) for c in schema.categorical
     )
-    label = _scaled(target, "label", False, standardize and labelled > 0)
+    label = _scaled(target, "label", False, standardize)  # (0, 1) where it is not a number
     return Features(scales, vocabularies, schema.shape, (label.center[0], label.scale[0]), schema.tokens)
 
 

@@ -10,6 +10,7 @@ from math import fsum, isfinite
 import numpy as np
 
 from fedcore.data.statistics import Moments
+from fedcore.sums import two_product, two_sum
 from fedcore.types import Floats
 
 
@@ -22,7 +23,7 @@ class Sums:
     def add(self, values: Floats) -> None:
         """Add `values` (k,). What is too large shows in the totals as a number that is not finite."""
         for number, part in enumerate(self._parts):
-            self._parts[number], values = _two_sum(part, values)
+            self._parts[number], values = two_sum(part, values)
             if not values.any():
                 return
         self._parts.append(values)
@@ -44,10 +45,10 @@ class Pool:
         rows, mean = float(moments.count), np.array(moments.mean)
         self._rows += moments.count
         with np.errstate(all="ignore"):  # `moments` looks for what is not finite
-            high, low = _two_product(mean, mean)
-            for part in _two_product(mean, rows):
+            high, low = two_product(mean, mean)
+            for part in two_product(mean, rows):
                 self._first.add(part)
-            for part in (np.array(moments.m2), *_two_product(high, rows), *_two_product(low, rows)):
+            for part in (np.array(moments.m2), *two_product(high, rows), *two_product(low, rows)):
                 self._second.add(part)
 
     def moments(self) -> Moments:
@@ -70,23 +71,3 @@ class Pool:
 
 def _exactly(parts: tuple[float, ...]) -> Fraction:
     return sum(map(Fraction, parts), Fraction(0))
-
-
-def _two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """The rounded sum and its error (Knuth 1969, TwoSum)."""
-    total = a + b
-    added = total - a
-    return total, (a - (total - added)) + (b - added)
-
-
-def _two_product(a: Floats, b: Floats | float) -> tuple[Floats, Floats]:
-    """The rounded product and its error (Dekker 1971); underflow aside, which is the same in every order."""
-    product = a * b
-    (a_high, a_low), (b_high, b_low) = _split(a), _split(b)
-    return product, a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
-
-
-def _split(a: Floats | float) -> tuple[Floats, Floats]:
-    scaled = np.asarray(134_217_729.0 * a)  # 2^27 + 1
-    high = scaled - (scaled - a)
-    return high, a - high

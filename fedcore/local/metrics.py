@@ -50,10 +50,11 @@ def summarize(replies: Iterable[Reply], task: str) -> tuple[dict[str, float], di
     if not shared.clients:
         return {}, {}
     percents = _EACH_TENTH if own.clients else _USUAL
-    combined = {**shared.metrics(), "rows": float(shared.total()["rows"])}
+    total, spread = shared.total(), shared.spread(percents)
+    combined = {**_metrics(total, task), "rows": float(total["rows"])}
     if not own.clients:
-        return combined, shared.spread(percents)
-    return combined | _personal(own.metrics()), shared.spread(percents) | _personal(own.spread(percents))
+        return combined, spread
+    return combined | _personal(_metrics(own.total(), task)), spread | _personal(own.spread(percents))
 
 
 class _Pooled:
@@ -82,10 +83,6 @@ class _Pooled:
     def total(self) -> dict[str, Any]:
         """The sums of all clients, as one client would send them."""
         return self._counts | {name: _rounded_once(addends) for name, addends in self._sums.items()}
-
-    def metrics(self) -> dict[str, float]:
-        """Metrics of all clients' rows together."""
-        return _metrics(self.total(), self._task)
 
     @np.errstate(invalid="ignore")  # who judges looks for what is not finite
     def spread(self, percents: Sequence[int]) -> dict[str, float]:

@@ -81,7 +81,7 @@ def job_of(config: Config, prepared: Prepared) -> Job:
     def folder(site: str) -> Path:
         return prepared.sites / site
 
-    statistics = [train_statistics(folder(s), schema, config.seed, s, fraction) for s in prepared.passing]
+    statistics = (train_statistics(folder(s), schema, config.seed, s, fraction) for s in prepared.passing)
     features = merge(statistics, schema, config.data.standardize)
     sites = [load_site(folder(s), schema, features, config.seed, s, fraction) for s in prepared.passing]
     spec = model_spec(config.model, schema, features)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import BadInput
+from fedcore.sums import two_sum
 from fedcore.types import Floats, Updates, Vector
 
 PIECE = 32  # bits of a piece; the other 53 - 32 of its accumulator are room for carries
@@ -101,10 +102,10 @@ class ExactSum:
         high, low = np.zeros(self._size), np.zeros(self._size)
         whole = np.ones(self._size, dtype=np.bool_)
         for level in sorted(self._pieces, reverse=True):
-            high, error = _two_sum(high, self._pieces[level])
-            low, rest = _two_sum(low, error)
+            high, error = two_sum(high, self._pieces[level])
+            low, rest = two_sum(low, error)
             whole &= rest == 0
-        return *_two_sum(high, low), whole
+        return *two_sum(high, low), whole
 
     def _over(
         self,
@@ -144,13 +145,6 @@ def _multiples(values: Floats, level: int) -> Floats:
     """`values` rounded to multiples of 2**(PIECE · level): adding a large number pushes the rest out."""
     large = 1.5 * 2.0 ** (PIECE * level + 52)
     return (values + large) - large
-
-
-def _two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """a + b rounded, and what the rounding lost. Knuth 1969, theorem 4.2.2 B."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
 
 
 def are_short(weights: Floats) -> bool:
