@@ -79,8 +79,11 @@ def adapt(
     out, or whose clients may not tell how good a model is.
     """
     config = opened.config
-    if config.privacy.mode != "none" and config.privacy.evaluation == "off":
-        raise BadInput("clients do not evaluate for others (privacy.evaluation: off), new ones neither")
+    if config.privacy.mode != "none" and config.privacy.evaluation != "clear":
+        how = config.privacy.evaluation
+        raise BadInput(
+            f"clients do not evaluate for others in the clear (privacy.evaluation: {how}), new ones neither"
+        )
     new: list[str] = opened.body.get("new_clients", [])
     if not new:
         raise BadInput(

@@ -31,6 +31,11 @@ class Progress:
         return self.waited == 0
 
 
+def is_due(done: int, every: int, rounds: int) -> bool:
+    """Whether a model is judged once `done` of `rounds` rounds are: each `every` of them (0: never), and after the last."""
+    return every > 0 and (done % every == 0 or done == rounds)
+
+
 def followed(
     before: Progress | None, number: int, metrics: Mapping[str, float], kept: bool, rules: EvaluateConfig
 ) -> Progress | None:
@@ -76,6 +81,10 @@ def refuse_unseen(config: Config, schema: Schema, evaluates: bool) -> None:
         )
     known = ["loss", "mse", "mae", "r2"] if schema.task == "regression" else ["loss", "accuracy"]
     known += ["auc"] if schema.task == "classification" and len(schema.classes) == 2 else []
+    if config.privacy.evaluation == "noised":
+        known = [
+            name for name in known if name != "r2" and (name != "auc" or config.privacy.mode == "record")
+        ]
     if config.personal.algorithm != "none" or config.personal.finetune_steps:
         known += [_PERSONAL + name for name in known]
     if rules.metric not in known:

@@ -306,8 +306,9 @@ def _result(opened: Session, report: Report) -> Result:
 def _identity(config: Config) -> dict[str, Json]:
     """The part of a configuration that decides what the model will be."""
     identity = {key: value for key, value in config_tree(config).items() if key not in _NOT_THE_MODEL}
-    if config.privacy.mode == "central" and config.privacy.mechanism in ("tree", "banded"):
-        identity["rounds"] = config.run.rounds  # the noise is made, and paid, for so many
+    correlated = config.privacy.mode == "central" and config.privacy.mechanism in ("tree", "banded")
+    if correlated or config.privacy.evaluation == "noised":
+        identity["rounds"] = config.run.rounds  # the noise is made, or the last evaluation paid, for so many
     return identity
 
 

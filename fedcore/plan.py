@@ -20,7 +20,7 @@ from fedcore.local.personal import HEADS, judged_by, refuse_personal
 from fedcore.local.sgd import algorithm
 from fedcore.optimizers import optimizer
 from fedcore.pace import pace
-from fedcore.protection import Setting, protection
+from fedcore.protection import Setting, protection, summary
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
 from fedcore.selection import Population, selection
@@ -44,7 +44,8 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     layout = _layout(config, spec)
     refuse_personal(config, layout)
     timing = pace(config, rows, devices, chosen.sized, spec)
-    private = protection(Setting(config, rows, chosen, combined, layout.size if layout else None, run))
+    setting = Setting(config, rows, chosen, combined, layout.size if layout else None, run)
+    private = protection(setting)
     overlapping = versions.rules(config, len(rows), combined, timing, layout.size if layout else 0)
     equal = config.combine.weights == "equal"
     weights = {client: 1.0 if equal else float(rows[client]) for client in clients}
@@ -70,7 +71,10 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         judged_by=judged_by(config),
         rollback_factor=config.evaluate.rollback_factor,
         follow=partial(followed, rules=config.evaluate),
-        summarize=lambda replies: summarize(replies, schema.task),
+        summarize=summary(setting, schema)
+        if config.privacy.evaluation == "noised"
+        else lambda replies, round_number: summarize(replies, schema.task),
+        judges=private.judges,
         features=features,
         timing=timing,
         remembers=chosen.remembers or (timing is not None and config.time.battery is not None),

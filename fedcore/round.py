@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fedcore import private, timing, versions
 from fedcore.admission import noted, refusal, uncalled
 from fedcore.clock import Schedule
+from fedcore.convergence import is_due
 from fedcore.errors import Diverged, TooFewClients
 from fedcore.history import History
 from fedcore.local.population import Seen
@@ -203,7 +204,7 @@ def release(known: Known) -> Outcome:
 
 
 def judge(known: Known) -> Outcome:
-    """Evaluate the new model at every client; keep it, or roll back to the last good one.
+    """Evaluate the new model at the clients; keep it, or roll back to the last good one.
 
     A model that is not finite, or whose loss is not, has no metrics, and the run ends with the one
     before. Where clients may not report (`Plan.evaluate_every` 0) nobody is asked.
@@ -211,11 +212,11 @@ def judge(known: Known) -> Outcome:
     state, plan = known.state, known.plan
     metrics: dict[str, float] = {}
     spread: dict[str, float] = {}
-    done, every = state.round + 1, plan.evaluate_every
-    due = every > 0 and (done % every == 0 or done == plan.rounds)
+    due = is_due(state.round + 1, plan.evaluate_every, plan.rounds)
     if known.facts("release")["finite"] and due:
         task = Task("evaluate", state.run, state.round, known.arrays("release")["model"], plan.features)
-        metrics, spread = plan.summarize(known.fleet.ask(task, plan.clients))
+        judges = plan.judges(state.run, state.round) if plan.judges else plan.clients
+        metrics, spread = plan.summarize(known.fleet.ask(task, judges), state.round)
     diverged = not (
         known.facts("release")["finite"] and np.isfinite([*metrics.values(), *spread.values()]).all()
     )

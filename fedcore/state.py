@@ -3,7 +3,7 @@
 `round.py` is the fold over them; `plan.py` builds the plan.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -103,6 +103,10 @@ class Adaptive:
     guard: Callable[[float], Transform]  # norm -> what the server enforces at it
 
 
+# (replies to an evaluation, round) -> metrics, and how they spread over clients
+Summary: TypeAlias = Callable[[Iterable[Reply], int], tuple[dict[str, float], dict[str, float]]]
+
+
 @dataclass(frozen=True)
 class Plan:
     """A round's functions, all names resolved: built by `fedcore.plan.build_plan`."""
@@ -126,7 +130,8 @@ class Plan:
     judged_by: str  # the metric that must not exceed `rollback_factor` times its best
     rollback_factor: float
     follow: Callable[[Progress | None, int, Mapping[str, float], bool], Progress | None]  # see `followed`
-    summarize: Callable[[Iterable[Reply]], tuple[dict[str, float], dict[str, float]]]
+    summarize: Summary
+    judges: Callable[[str, int], Sequence[str]] | None = None  # run, round -> who evaluates; None: everyone
     features: Json = None
     timing: Timing | None = None  # of the virtual clock; None: the real one
     remembers: bool = False  # whether the history of clients is kept

@@ -87,7 +87,8 @@ def test_a_local_client_shows_nothing_but_its_noisy_update_and_only_once(workdir
     assert first.facts == other.facts == second.facts == {}
     assert first.vector is not None
     assert other.vector is not None
-    assert not np.intersect1d(first.vector, other.vector).size
+    shared = np.intersect1d(first.vector, other.vector).size
+    assert shared < 5  # 650 float32 numbers each: five meet by chance once in 10^8 times
     assert second.vector is None
     assert second.error is not None
     assert "answered round 1 of run a before" in second.error

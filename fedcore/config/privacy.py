@@ -30,8 +30,11 @@ class PrivacyConfig:
     `epsilon` is the budget of `population` at `delta`. `noise` is ``system`` (never repeatable)
     or, for simulations that must end in the same bytes, ``seeded``. A plan of client-level
     privacy whose noise on the mean would be longer than `max_noise_ratio` clips is refused: at three
-    an easy task lost three points of accuracy. `evaluation` says how the
-    clients' metrics leave them: in the ``clear``, or not at all (``off``).
+    an easy task lost three points of accuracy.
+
+    `evaluation` says how the clients' metrics leave them: in the ``clear``, ``noised`` or not at all
+    (``off``). Noised ones are sums with Gaussian noise of `evaluation_noise` times what one unit can move
+    them by, charged with the round; a loss counts up to `evaluation_clip`: see `fedcore.local.shares`.
     """
 
     mode: Literal["none", "central", "local", "record"] = "none"
@@ -50,6 +53,8 @@ class PrivacyConfig:
     population: Name | None = None
     noise: Literal["system", "seeded"] = "system"
     max_noise_ratio: Positive = 3.0
-    evaluation: Annotated[Literal["clear", "off"], BeforeValidator(lambda v: "off" if v is False else v)] = (
-        "clear"  # YAML 1.1 reads a bare off as false
-    )
+    evaluation: Annotated[
+        Literal["clear", "noised", "off"], BeforeValidator(lambda v: "off" if v is False else v)
+    ] = "clear"  # YAML 1.1 reads a bare off as false
+    evaluation_noise: Positive = 20.0
+    evaluation_clip: Positive = 4.0

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fedcore.errors import CorruptState, PlanRefused
 from fedcore.ledger.chain import Entry
 from fedcore.privacy.accountant import Account as Events
-from fedcore.privacy.events import Covered, Event, MatrixSums, event_from_json
+from fedcore.privacy.events import Covered, Event, MatrixSums, event_from_json, for_training
 from fedcore.types import Json
 
 Key = tuple[str, int]  # identity of the run, round
@@ -83,11 +83,13 @@ class Account:
 
     def refuse_uncovered(self, key: Key, event: Event) -> None:
         """Raise `PlanRefused` for a release that the charge it counts on does not pay for."""
-        if not isinstance(event, Covered):
+        counted = for_training(event)
+        if not isinstance(counted, Covered):
             return
-        (identity, number), first = key, event.first_round
+        (identity, number), first = key, counted.first_round
         paid = self.charges.get((identity, first))
-        covers = paid.event.rounds if paid and isinstance(paid.event, MatrixSums) else 0
+        whole = for_training(paid.event) if paid else None
+        covers = whole.rounds if isinstance(whole, MatrixSums) else 0
         if not first < number < first + covers:
             raise PlanRefused(
                 f"round {number} counts on the charge of the run's round {first}, which pays for {covers} rounds; "

@@ -19,12 +19,14 @@ from fedcore.local.metrics import measure
 from fedcore.local.personal import PERSONAL, measured
 from fedcore.local.place import Place
 from fedcore.local.sgd import algorithm, training
+from fedcore.local.shares import SHARES, shares_of
 from fedcore.local.work import Work
 from fedcore.privacy.leaves import error_sent, facts_sent
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm
-from fedcore.types import Reply, Task, Vector
+from fedcore.transforms.noise import add_gaussian, seeded_normal, system_normal
+from fedcore.types import Json, Reply, Task, Vector
 
 
 class Client:
@@ -173,17 +175,18 @@ class Client:
         round any more. Raises `AnsweredBefore` for a round of the run that was answered before, and so for any
         earlier one, whichever process answered it, if the client has a folder of its own.
         """
+        run = task.run if task.kind == "train" else f"{task.run} {task.kind}"
         if self._config.privacy.noise == "seeded":
-            return generator(self._config.seed, "noise", task.run, task.round, self.name)
+            return generator(self._config.seed, "noise", run, task.round, self.name)
         released = self._place.answered.setdefault(self.name, {})
         if self.kept is not None:
             released |= answered(self.kept)
-        if released.get(task.run, -1) >= task.round:
+        if released.get(run, -1) >= task.round:
             raise AnsweredBefore(
                 f"client {self.name} answered round {task.round} of run {task.run} before; a second answer would "
-                "show its update under other noise, so ask it in the next round"
+                "show its answer under other noise, so ask it in the next round"
             )
-        released[task.run] = task.round
+        released[run] = task.round
         if self.kept is not None:
             note_answered(self.kept, released)
         return None
@@ -194,13 +197,26 @@ class Client:
             raise BadInput(f"{self.name} does not evaluate for others (privacy.evaluation: off)")
         data, model = self._place.ready(self.name, task.features)
         assert task.model is not None, "an evaluate task carries a model"
+        limit = privacy.evaluation_clip if privacy.evaluation == "noised" else None
         if not len(data.y_test):
-            return Reply(self.name, {"rows": 0})
+            facts: dict[str, Json] = {"rows": 0}
+            return Reply(self.name, facts if limit is None else self._share(facts, task))
         scores = model.scores(task.model, data.x_test) if scores is None else scores
-        facts = measure(scores, data.y_test, self._place.schema.task)
+        judged = partial(measure, y=data.y_test, task=self._place.schema.task, limit=limit)
+        facts = judged(scores)
         if measured(self._config):
             work = self._work(model, task, data, training(self._config.local, task.round))
             own = PERSONAL[self._config.personal.algorithm].own(work)
-            scores = model.scores(own, data.x_test)
-            facts["personal"] = measure(scores, data.y_test, self._place.schema.task)
-        return Reply(self.name, facts)
+            facts["personal"] = judged(model.scores(own, data.x_test))
+        return Reply(self.name, facts if limit is None else self._share(facts, task))
+
+    def _share(self, facts: Mapping[str, Json], task: Task) -> dict[str, Json]:
+        """What leaves of an evaluation under noise: bounded, and where the server is not to add the noise, noised."""
+        privacy = self._config.privacy
+        shares = shares_of(self._config, self._place.schema)
+        part = shares.part(facts)
+        if privacy.mode != "central":
+            rng = self._once(task)
+            normal = system_normal if rng is None else seeded_normal(rng)
+            part = add_gaussian(part, privacy.evaluation_noise * shares.norm, normal)
+        return {SHARES: part.tolist()}

@@ -24,13 +24,21 @@ _COUNTS = frozenset({"rows", "correct", "concordant", "comparable"})
 _SUMS = frozenset({"loss_sum", "absolute_sum", "y_sum", "y_squares"})
 
 
-def measure(scores: NDArray[np.float32], y: NDArray[np.float32], task: str) -> dict[str, Json]:
-    """A client's sums over its test rows: see `summarize`."""
+def measure(
+    scores: NDArray[np.float32], y: NDArray[np.float32], task: str, limit: float | None = None
+) -> dict[str, Json]:
+    """A client's sums over its test rows: see `summarize`.
+
+    With a `limit` no row's loss counts with more, whatever its score; but for survival, where rows have none.
+    """
+    if limit is not None:
+        scores = np.nan_to_num(scores)
     if task == "survival":
         return _measure_risks(scores, y)
     if task == "regression":
-        return _measure_values(scores, y)
-    return _measure_classes(scores, y) if scores.ndim == 2 else _measure_binary(scores, y)
+        return _measure_values(scores, y, math.inf if limit is None else limit)
+    tiny = _TINY if limit is None else max(_TINY, math.exp(-limit))
+    return _measure_classes(scores, y, tiny) if scores.ndim == 2 else _measure_binary(scores, y, tiny)
 
 
 def summarize(replies: Iterable[Reply], task: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -51,10 +59,10 @@ def summarize(replies: Iterable[Reply], task: str) -> tuple[dict[str, float], di
         return {}, {}
     percents = _EACH_TENTH if own.clients else _USUAL
     total, spread = shared.total(), shared.spread(percents)
-    combined = {**_metrics(total, task), "rows": float(total["rows"])}
+    combined = {**metrics_of(total, task), "rows": float(total["rows"])}
     if not own.clients:
         return combined, spread
-    return combined | _personal(_metrics(own.total(), task)), spread | _personal(own.spread(percents))
+    return combined | _personal(metrics_of(own.total(), task)), spread | _personal(own.spread(percents))
 
 
 class _Pooled:
@@ -77,7 +85,7 @@ class _Pooled:
                 self._counts[name] = self._counts.get(name, 0) + value
             elif name in _SUMS:
                 self._sums.setdefault(name, array("d")).append(value)
-        for name, value in _metrics(facts, self._task).items():
+        for name, value in metrics_of(facts, self._task).items():
             self._each.setdefault(name, array("d")).append(value)
 
     def total(self) -> dict[str, Any]:
@@ -106,20 +114,20 @@ def _rounded_once(addends: Sequence[float]) -> float:
         return math.nan
 
 
-def auc(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> float | None:
-    """Area under the ROC curve from score histograms, ties at half; None with one class only.
+def auc(positive: NDArray[np.number[Any]], negative: NDArray[np.number[Any]]) -> float | None:
+    """Area under the ROC curve from score histograms, ties at half; None with one class only, or less than none by noise.
 
     Mann and Whitney 1947: the share of pairs in which the positive row scores higher.
     """
     pairs = float(positive.sum()) * float(negative.sum())
-    if not pairs:
+    if not (pairs and positive.sum() > 0):
         return None
     below = np.concatenate([[0], np.cumsum(negative)[:-1]])
     return float((positive * (below + 0.5 * negative)).sum() / pairs)
 
 
-def _measure_binary(scores: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str, Json]:
-    p = np.clip(scores.astype(np.float64), _TINY, 1 - _TINY)
+def _measure_binary(scores: NDArray[np.float32], y: NDArray[np.float32], tiny: float) -> dict[str, Json]:
+    p = np.clip(scores.astype(np.float64), tiny, 1 - tiny)
     bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
     return {
         "rows": len(y),
@@ -130,19 +138,19 @@ def _measure_binary(scores: NDArray[np.float32], y: NDArray[np.float32]) -> dict
     }
 
 
-def _measure_classes(scores: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str, Json]:
+def _measure_classes(scores: NDArray[np.float32], y: NDArray[np.float32], tiny: float) -> dict[str, Json]:
     label = y.astype(np.int64)
-    chance = np.clip(scores[np.arange(len(label)), label].astype(np.float64), _TINY, 1)
+    chance = np.clip(scores[np.arange(len(label)), label].astype(np.float64), tiny, 1)
     correct = int((scores.argmax(axis=1) == label).sum())
     return {"rows": len(label), "loss_sum": float(-np.log(chance).sum()), "correct": correct}
 
 
-def _measure_values(scores: NDArray[np.float32], y: NDArray[np.float32]) -> dict[str, Json]:
+def _measure_values(scores: NDArray[np.float32], y: NDArray[np.float32], limit: float) -> dict[str, Json]:
     error, wide = scores.astype(np.float64) - y, y.astype(np.float64)
     return {
         "rows": len(y),
-        "loss_sum": float((error**2).sum()),
-        "absolute_sum": float(np.abs(error).sum()),
+        "loss_sum": float(np.minimum(error**2, limit).sum()),
+        "absolute_sum": float(np.minimum(np.abs(error), math.sqrt(limit)).sum()),
         "y_sum": float(wide.sum()),
         "y_squares": float((wide**2).sum()),
     }
@@ -154,8 +162,8 @@ def _measure_risks(scores: NDArray[np.float32], y: NDArray[np.float32]) -> dict[
     return {"rows": len(y), "loss_sum": loss, "concordant": pairs.concordant, "comparable": pairs.comparable}
 
 
-def _metrics(total: Mapping[str, Json], task: str) -> dict[str, float]:
-    """Metrics from the sums over some rows."""
+def metrics_of(total: Mapping[str, Json], task: str) -> dict[str, float]:
+    """Metrics from the sums over some rows: see `measure`."""
     rows = total["rows"]
     loss = total["loss_sum"] / rows
     if task == "regression":

@@ -42,7 +42,7 @@ class Account:
 
     def plus(self, event: Event, times: int = 1) -> "Account":
         """The account after `times` more such releases."""
-        return Account({**self.counts, event: self.counts.get(event, 0) + times})
+        return Account({**self.counts, event: self.counts.get(event, 0) + times}) if times else self
 
     def epsilon(self, delta: float) -> float:
         """The ε that counts, at `delta`. Raises `BadInput` and `PlanRefused` as `spent` does."""

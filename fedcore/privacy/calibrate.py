@@ -7,22 +7,30 @@ from fedcore.errors import BadInput
 from fedcore.privacy.accountant import Account
 from fedcore.privacy.events import Event
 
+NOTHING = Account()
 _CLOSE = 1e-4  # how much larger than the smallest sufficient noise the answer may be, relative
 _MOST = 1e9
 
 
-def calibrate(event: Callable[[float], Event], rounds: int, delta: float, epsilon: float) -> float:
+def calibrate(
+    event: Callable[[float], Event],
+    rounds: int,
+    delta: float,
+    epsilon: float,
+    beside: Account = NOTHING,
+) -> float:
     """The smallest noise multiplier, within 0.01 % and never below, with which `rounds` releases keep `epsilon`.
 
-    `event` makes a round's event from a noise multiplier. ε falls as noise grows, so the two ends
-    of the search close in on it, and the end that keeps ε is returned: its ε was computed.
+    What is released `beside` them is kept within it too. `event` makes a round's event from a noise
+    multiplier. ε falls as noise grows, so the two ends of the search close in on it, and the end that
+    keeps ε is returned: its ε was computed.
     Raises `BadInput` for an ε that is not above 0 or that no noise keeps, and as `Account.epsilon`.
     """
     if not 0 < epsilon < math.inf:
         raise BadInput(f"epsilon must be above 0, got {epsilon:g}; 1 is strong, 8 is common")
 
     def kept(multiplier: float) -> bool:
-        return Account().plus(event(multiplier), rounds).epsilon(delta) <= epsilon
+        return beside.plus(event(multiplier), rounds).epsilon(delta) <= epsilon
 
     high = 1.0
     while not kept(high):

@@ -167,6 +167,29 @@ class RecordSgd:
     steps: int
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A round's release for `training` and, beside it, the noisy sums by which its model was judged.
+
+    Both are paid. The `evaluation` is of the same unit; its cohort is drawn apart from the round's.
+    """
+
+    kind: ClassVar[str] = "judged"
+
+    training: "Event"
+    evaluation: "Event"
+
+    @property
+    def unit(self) -> Unit:
+        """That of the training."""
+        return self.training.unit
+
+    @property
+    def relation(self) -> Relation:
+        """That of the training."""
+        return self.training.relation
+
+
 Event: TypeAlias = (
     GaussianSum
     | DiscreteGaussianSum
@@ -177,6 +200,7 @@ Event: TypeAlias = (
     | Covered
     | LocalRelease
     | RecordSgd
+    | Judged
 )
 _KINDS: Mapping[str, type[Event]] = {
     kind.kind: kind
@@ -190,13 +214,22 @@ _KINDS: Mapping[str, type[Event]] = {
         Covered,
         LocalRelease,
         RecordSgd,
+        Judged,
     )
 }
 
 
 def event_tree(event: Event) -> Json:
     """The event as it is kept in the ledger."""
+    if isinstance(event, Judged):
+        parts = {"training": event_tree(event.training), "evaluation": event_tree(event.evaluation)}
+        return {"kind": event.kind, **parts}
     return {"kind": event.kind, **asdict(event)}
+
+
+def for_training(event: Event) -> Event:
+    """What a round releases of its training alone."""
+    return event.training if isinstance(event, Judged) else event
 
 
 def event_from_json(tree: Mapping[str, Json]) -> Event:
@@ -207,6 +240,8 @@ def event_from_json(tree: Mapping[str, Json]) -> Event:
             f"the ledger holds an event of unknown kind {tree.get('kind')!r}; use the fedcore that wrote it"
         )
     facts = {name: value for name, value in tree.items() if name != "kind"}
+    if kind is Judged and set(facts) == {"training", "evaluation"}:
+        return Judged(event_from_json(facts["training"]), event_from_json(facts["evaluation"]))
     try:
         return kind(**facts)
     except TypeError:

@@ -17,6 +17,7 @@ _WHO = frozenset(
     | {"began", "handed", "late", "course"}  # of an asynchronous version
 )
 _COVERED = frozenset({"unclipped"})  # counted with noise of its own: adaptive clipping
+_SHARED = {"noised": frozenset({"shares"}), "off": frozenset[str]()}  # of an evaluation
 _SILENT = "stays with the site"
 
 
@@ -40,8 +41,8 @@ def facts_sent(kind: TaskKind, facts: Mapping[str, Json], privacy: PrivacyConfig
         return dict(facts)
     if kind == "train":
         return {name: value for name, value in facts.items() if name in _COVERED}
-    if kind == "evaluate" and privacy.evaluation == "off":
-        return {}
+    if kind == "evaluate" and privacy.evaluation != "clear":
+        return {name: value for name, value in facts.items() if name in _SHARED[privacy.evaluation]}
     return {name: value for name, value in facts.items() if name != "seconds"}
 
 
@@ -161,6 +162,13 @@ def _evaluation(privacy: PrivacyConfig, personal: PersonalConfig) -> Leaving:
     )
     if privacy.mode != "none" and privacy.evaluation == "off":
         return Leaving(what, None, f"{_SILENT} (privacy.evaluation: off)", None)
+    if privacy.evaluation == "noised":
+        unit, adds = ("record", "its site") if privacy.mode == "record" else ("client", "the server")
+        how = (
+            f"each {unit}'s part is bounded; Gaussian noise of {privacy.evaluation_noise:g} × the bound is added to the "
+            f"sums by {'the client' if privacy.mode == 'local' else adds} and charged with the round"
+        )
+        return Leaving(what, "the server; noisy means to tracking", how, True)
     goes = "the server; sums and quantiles over clients to tracking"
     return Leaving(what, goes, "in the clear, each round it is due", False, "set privacy.evaluation: off")
 

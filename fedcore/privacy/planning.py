@@ -14,10 +14,11 @@ from typing import Literal
 from fedcore.errors import BadInput, PlanRefused
 from fedcore.privacy.accountant import Account, Spent
 from fedcore.privacy.calibrate import calibrate
-from fedcore.privacy.events import Event, FixedSizeSum, GaussianSum
+from fedcore.privacy.events import Event, FixedSizeSum, GaussianSum, Judged
 
 Sampling = Literal["poisson", "fixed", "none"]
 REASONABLE = 2.0  # noise on the mean over the clip up to which training was seen to work: a rule of thumb
+MOST_NOISE = 0.1  # deviation that noise may give a share of an evaluation: an accuracy says little beyond
 _CURVE_POINTS = 40
 
 
@@ -25,6 +26,7 @@ _CURVE_POINTS = 40
 class Question:
     """What is planned: `rounds` sums at `delta`, each over a cohort drawn at `rate` of the `clients`.
 
+    Each `every` rounds, and after the last, a noisy evaluation is released too, of noise multiplier `judging` (None: never).
     `sampling` is ``poisson`` (a secret draw, client by client), ``fixed`` (exactly rate · clients
     of them, in secret) or ``none`` (everyone, or whoever is there: no amplification). `clients` and
     `dimension`, the model's number of parameters, may be unknown.
@@ -36,6 +38,8 @@ class Question:
     delta: float
     clients: int | None = None
     dimension: int | None = None
+    judging: float | None = None
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,26 +97,31 @@ def answer(
     _refuse_nonsense(question)
     event = _event(question)
     if epsilon is not None:
-        noise_multiplier = calibrate(event, question.rounds, question.delta, epsilon)
+        beside = _evaluations(question, question.rounds)
+        noise_multiplier = calibrate(event, question.rounds, question.delta, epsilon, beside)
     assert noise_multiplier is not None, "one of the two was given"
     if not 0 < noise_multiplier < math.inf:
         raise BadInput(
             f"noise multiplier must be above 0, got {noise_multiplier:g}: without noise nothing is private"
         )
     release = event(noise_multiplier)
+
+    def after(rounds: int) -> Account:
+        return _evaluations(question, rounds).plus(release, rounds)
+
     within = budget if epsilon is None else epsilon
     rate, known = _rate(question), question.clients is not None and question.dimension is not None
     return Answer(
         noise_multiplier,
-        Account().plus(release, question.rounds).spent(question.delta),
-        tuple((n, Account().plus(release, n).epsilon(question.delta)) for n in _points(question.rounds)),
+        after(question.rounds).spent(question.delta),
+        tuple((n, after(n).epsilon(question.delta)) for n in _points(question.rounds)),
         noise_ratio(question.clients or 0, rate, noise_multiplier, question.dimension or 0)
         if known
         else None,
         least_clients(rate, noise_multiplier, question.dimension, REASONABLE) if question.dimension else None,
         None
         if within is None
-        else affordable(lambda number: release, question.rounds, question.delta, within),
+        else affordable(_by_round(question, release), question.rounds, question.delta, within),
     )
 
 
@@ -175,6 +184,31 @@ def _event(question: Question) -> Callable[[float], Event]:
         return lambda multiplier: FixedSizeSum(multiplier, cohort, clients)
     rate = question.rate if question.sampling == "poisson" and question.rate < 1 else None
     return lambda multiplier: GaussianSum(multiplier, rate)
+
+
+def _evaluation(question: Question) -> Event | None:
+    """What a noisy evaluation releases; None where there is none."""
+    if question.judging is None:
+        return None
+    rate = question.rate if question.sampling == "poisson" and question.rate < 1 else None
+    return GaussianSum(question.judging, rate)
+
+
+def _evaluations(question: Question, rounds: int) -> Account:
+    """The evaluations of the first `rounds` rounds."""
+    event, whole = _evaluation(question), rounds == question.rounds
+    times = rounds // question.every + (whole and rounds % question.every > 0)
+    return Account() if event is None else Account().plus(event, times)
+
+
+def _by_round(question: Question, release: Event) -> Callable[[int], Event]:
+    """Which event each round is, from 0."""
+    event = _evaluation(question)
+    if event is None:
+        return lambda number: release
+    judged = Judged(release, event)
+    last = question.rounds - 1
+    return lambda number: judged if (number + 1) % question.every == 0 or number == last else release
 
 
 def _cohort(question: Question) -> int:

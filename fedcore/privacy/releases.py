@@ -20,6 +20,7 @@ from fedcore.privacy.events import (
     Event,
     FixedSizeSum,
     GaussianSum,
+    Judged,
     LaplaceSum,
     LocalRelease,
     MatrixSums,
@@ -87,7 +88,7 @@ def released(events: Mapping[Event, int]) -> Released:
     replace = any(event.relation == "replace" for event in events)
     counts: Counter[Release] = Counter()
     distance = sampled = 0.0
-    for event, times in events.items():
+    for event, times in _apart(events):
         for release, repeated in _parts(event, replace):
             counts[release] += repeated * times
         if isinstance(event, DiscreteGaussianSum):
@@ -95,6 +96,16 @@ def released(events: Mapping[Event, int]) -> Released:
             distance += apart
             sampled += apart if (event.sampling_rate or 1.0) < 1 else 0.0
     return Released(counts, distance, sampled)
+
+
+def _apart(events: Mapping[Event, int]) -> Iterable[tuple[Event, int]]:
+    """The events and how often, a judged round as its two releases."""
+    for event, times in events.items():
+        if isinstance(event, Judged):
+            yield from _apart({event.training: times})
+            yield from _apart({event.evaluation: times})
+        else:
+            yield event, times
 
 
 def distance_from_gaussian(steps: float) -> float:

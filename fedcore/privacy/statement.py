@@ -37,6 +37,7 @@ def statement(config: Config, clients: int, epsilon: float | None, afforded: Aff
         *([f"Of the rounds planned, {afforded.words}."] if afforded else []),
         f"Relation: {_relation(config)}.",
         _mechanism(privacy),
+        *_evaluation(config),
         f"Sampling: {_sampling(config)}.",
         f"Noise: {_source(privacy)}.",
         f"Accountant: {_accountant(config)}.",
@@ -94,6 +95,21 @@ def _mechanism(privacy: PrivacyConfig) -> str:
         f"Each update is clipped to {clip}, equal weights; {noise} is added to the sum and the sum divided by the "
         f"expected cohort.{count}"
     )
+
+
+def _evaluation(config: Config) -> list[str]:
+    privacy, every = config.privacy, config.evaluate.every
+    if privacy.evaluation != "noised":
+        return []
+    who = {"central": "the server adds", "local": "each client adds", "record": "each silo adds"}[
+        privacy.mode
+    ]
+    drawn = ", over a secret Poisson sample of its own" if config.cohort.sampling == "poisson" else ""
+    often = "each round" if every == 1 else f"every {every} rounds"
+    return [
+        f"Evaluation, {often}{drawn if privacy.mode == 'central' else ''}: {who} Gaussian noise of "
+        f"{privacy.evaluation_noise:g} × what one {_unit(privacy)} can move the sums of metrics by, and ε counts it."
+    ]
 
 
 def _sampling(config: Config) -> str:

@@ -11,12 +11,13 @@ from fedcore.config import Config, PrivacyConfig
 from fedcore.errors import PlanRefused
 from fedcore.privacy.planning import refuse_hopeless
 from fedcore.protection.central import central
+from fedcore.protection.evaluation import noised, summary
 from fedcore.protection.local import local
 from fedcore.protection.mechanisms import MECHANISMS
 from fedcore.protection.record import record
 from fedcore.protection.setting import Protection, Setting, from_seed
 
-__all__ = ["Protection", "Setting", "protection"]
+__all__ = ["Protection", "Setting", "protection", "summary"]
 
 
 def protection(setting: Setting) -> Protection:
@@ -25,8 +26,9 @@ def protection(setting: Setting) -> Protection:
     Raises `PlanRefused` for what would break an assumption that the accountant counts on.
     """
     privacy = setting.privacy
+    _refuse_idle_evaluation(privacy)
     if privacy.mode == "none":
-        return Protection(from_seed(setting.config), evaluates=privacy.evaluation == "clear")
+        return Protection(from_seed(setting.config), evaluates=privacy.evaluation != "off")
     _refuse_unit(privacy)
     _refuse_mechanism(privacy)
     _refuse_idle_rate(setting.config)
@@ -36,7 +38,7 @@ def protection(setting: Setting) -> Protection:
     found = _MODES[privacy.mode](setting)
     if privacy.unit == "client":
         _refuse_hopeless(setting, found)
-    return found
+    return noised(setting, found) if privacy.evaluation == "noised" else found
 
 
 _MODES: Mapping[str, Callable[[Setting], Protection]] = {"central": central, "local": local, "record": record}
@@ -69,6 +71,14 @@ def _refuse_mechanism(privacy: PrivacyConfig) -> None:
             f"privacy.clipping adaptive with privacy.mode {privacy.mode} and privacy.mechanism {privacy.mechanism}: "
             "the count of unclipped clients is accounted for beside central Gaussian noise alone; "
             "set privacy.clipping: flat"
+        )
+
+
+def _refuse_idle_evaluation(privacy: PrivacyConfig) -> None:
+    if privacy.evaluation == "noised" and privacy.mode == "none":
+        raise PlanRefused(
+            "privacy.evaluation noised with privacy.mode none: no account would count its ε; set privacy.mode, or "
+            "privacy.evaluation: clear"
         )
 
 

@@ -26,7 +26,7 @@ def central(setting: Setting) -> Protection:
         noise=Noise(deviation, setting.cohort, normal_of(setting, "noise"), parts.add),
         adaptive=adaptive,
         charge=Charge(parts.event, privacy.delta),
-        evaluates=privacy.evaluation == "clear",
+        evaluates=privacy.evaluation != "off",
     )
 
 

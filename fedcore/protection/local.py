@@ -28,5 +28,5 @@ def local(setting: Setting) -> Protection:
     return Protection(
         chance=from_seed(config),
         charge=Charge(lambda round_number: event, privacy.delta),
-        evaluates=privacy.evaluation == "clear",
+        evaluates=privacy.evaluation != "off",
     )

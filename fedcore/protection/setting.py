@@ -1,6 +1,6 @@
 """What a mode of privacy is given, what it gives back, and where its randomness comes from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ class Protection:
     adaptive: Adaptive | None = None
     charge: Charge | None = None
     evaluates: bool = True
+    judges: Callable[[str, int], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)

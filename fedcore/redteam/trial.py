@@ -206,7 +206,7 @@ def _score(arena: Arena, plan: Plan, state: State) -> float:
     """The score of the initial model."""
     honest = [client for client in plan.clients if client not in arena.hostile]
     task = Task("evaluate", state.run, -1, state.model, plan.features)
-    return _of(plan.summarize(list(arena.fleet.ask(task, honest)))[0], 0.0)
+    return _of(plan.summarize(list(arena.fleet.ask(task, honest)), -1)[0], 0.0)
 
 
 def _of(metrics: Mapping[str, float], otherwise: float) -> float:

@@ -192,6 +192,11 @@ def _refuse(spec: ModelSpec, config: Config, most: int) -> None:
         )
     refuse_own(config, "a computation of all clients at once")
     privacy = config.privacy
+    if privacy.evaluation == "noised":
+        raise PlanRefused(
+            "privacy.evaluation noised with all clients at once: their metrics would leave without being bounded; "
+            "run one client after another, or set privacy.evaluation: off"
+        )
     if privacy.mode not in ("none", "central") or privacy.clipping != "flat":
         raise PlanRefused(
             f"privacy.mode {privacy.mode} with privacy.clipping {privacy.clipping} gives each client more to do than to "

@@ -88,7 +88,7 @@ def cell_config(base: Config, cell: Cell) -> Config:
     """The parameters of a cell, its account among them."""
     config = replace(base, seed=cell.seed)
     if cell.epsilon is None or cell.noise is None:
-        return replace(config, privacy=replace(base.privacy, mode="none"))
+        return replace(config, privacy=replace(base.privacy, mode="none", evaluation="clear"))
     privacy = replace(base.privacy, noise_multiplier=cell.noise)
     if privacy.noise == "seeded":
         population = f"{privacy.population or base.data.name}-sweep-{cell.label}"

@@ -1,8 +1,9 @@
 """From a target ε to the noise multiplier that spends it, for the mechanism that a sweep varies."""
 
 from fedcore.config import Config
+from fedcore.convergence import is_due
 from fedcore.errors import BadInput, PlanRefused
-from fedcore.privacy.calibrate import calibrate
+from fedcore.privacy.calibrate import NOTHING, calibrate
 from fedcore.privacy.events import GaussianSum
 from fedcore.selection import selection
 
@@ -29,6 +30,9 @@ def noise_for(config: Config, target: float) -> float:
             "set cohort.sampling: poisson or all"
         )
     rate = selection(config).amplifies_at
-    return calibrate(
-        lambda multiplier: GaussianSum(multiplier, rate), config.run.rounds, privacy.delta, target
-    )
+    rounds, every = config.run.rounds, config.evaluate.every
+    judged = sum(is_due(done, every, rounds) for done in range(1, rounds + 1))
+    beside = NOTHING
+    if privacy.evaluation == "noised":
+        beside = beside.plus(GaussianSum(privacy.evaluation_noise, rate), judged)
+    return calibrate(lambda multiplier: GaussianSum(multiplier, rate), rounds, privacy.delta, target, beside)

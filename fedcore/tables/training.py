@@ -133,5 +133,5 @@ def own_scores(
 ) -> dict[str, float]:
     """The score of `state`'s model at each of `clients` that has test rows."""
     task = Task("evaluate", state.run, state.round, state.model, plan.features)
-    found = {reply.client: plan.summarize([reply])[0] for reply in fleet.ask(task, clients)}
+    found = {reply.client: plan.summarize([reply], state.round)[0] for reply in fleet.ask(task, clients)}
     return {client: metrics[metric] for client, metrics in sorted(found.items()) if metric in metrics}

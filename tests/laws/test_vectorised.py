@@ -119,6 +119,7 @@ def test_a_client_that_diverges_sends_no_update(settings, workdir):
         (("local.algorithm=scaffold",), "local.algorithm scaffold"),
         (("privacy.mode=local",), "privacy.mode local"),
         (("privacy.clipping=adaptive",), "privacy.clipping adaptive"),
+        (("privacy.evaluation=noised",), "without being bounded"),
     ],
 )
 def test_what_differs_between_clients_is_refused(overrides, why, settings, workdir):

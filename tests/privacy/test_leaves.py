@@ -100,6 +100,8 @@ def test_the_report_covers_what_privacy_covers(settings):
     assert "gaussian noise of 1 × the clip 1 is added to the sum" in central["model update"].mechanism
     assert central["training loss"].goes is None
     assert central["evaluation of the model on the site's held-out rows"].covered is False
+    noised = named(settings(*PRIVATE, "privacy.evaluation=noised"))
+    assert noised["evaluation of the model on the site's held-out rows"].covered is True
     off = named(settings(*PRIVATE, "privacy.evaluation=off"))
     assert off["evaluation of the model on the site's held-out rows"].goes is None
     assert named(settings())["model update"].covered is False

@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from fedcore.cli.privacy import app
 from fedcore.errors import BadInput, PlanRefused, UnknownName
+from fedcore.privacy.accountant import Account
+from fedcore.privacy.events import GaussianSum
 
 
 def said(*arguments: str) -> str:
@@ -47,6 +49,29 @@ def test_epsilon_gives_the_noise_that_keeps_it_and_no_more() -> None:
     facts = told("--epsilon", "1", *SAMPLED)
     assert facts["epsilon"]["pld"] <= 1
     assert facts["noise_multiplier"] == pytest.approx(5.99, rel=2e-3)
+
+
+def test_noisy_evaluations_are_paid_beside_the_updates() -> None:
+    judged = (
+        "-S",
+        "privacy.evaluation=noised",
+        "-S",
+        "privacy.evaluation_noise=12",
+        "-S",
+        "evaluate.every=300",
+    )
+    without = told("--noise-multiplier", "6", *SAMPLED)
+    facts = told("--noise-multiplier", "6", *SAMPLED, *judged)
+    both = Account().plus(GaussianSum(6.0, 0.05), 1000).plus(GaussianSum(12.0, 0.05), 4)
+    assert facts["epsilon"]["pld"] == both.epsilon(1e-5) > without["epsilon"]["pld"]
+    assert facts["evaluation_noise"] == 12
+    assert "a noisy evaluation every 300 rounds, of noise multiplier 12" in facts["statement"]
+    assert facts["curve"][0] == without["curve"][0]  # none is due yet
+    assert facts["curve"][-1] == [1000, facts["epsilon"]["pld"]]
+    within = told("--epsilon", "1", *SAMPLED, *judged)
+    assert within["epsilon"]["pld"] <= 1
+    assert within["noise_multiplier"] > told("--epsilon", "1", *SAMPLED)["noise_multiplier"]
+    assert within["affordable_rounds"] == 1000
 
 
 def test_the_model_is_set_against_the_noise() -> None:

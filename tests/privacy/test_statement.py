@@ -61,6 +61,25 @@ def test_evaluation_in_the_clear_is_a_gap_and_its_absence_is_none():
     assert "leave the clients in the clear" not in words(*CENTRAL, "privacy.evaluation='off'")
 
 
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        (
+            "privacy.unit=client",
+            "each round: the server adds Gaussian noise of 20 × what one client can move",
+        ),
+        ("evaluate.every=5", "every 5 rounds: the server adds"),
+        ("cohort.sampling=poisson", "each round, over a secret Poisson sample of its own: the server"),
+        ("privacy.mode=local", "each client adds"),
+        ("privacy.mode=record", "each silo adds Gaussian noise of 20 × what one record can move"),
+    ],
+)
+def test_a_noisy_evaluation_is_said_and_is_no_gap(mode, says):
+    said = words(*CENTRAL, mode, "privacy.evaluation=noised")
+    assert says in said
+    assert "leave the clients in the clear" not in said
+
+
 def test_before_the_first_round_nothing_is_spent():
     assert "ε not yet spent at δ = 0.001" in words(*CENTRAL, epsilon=None)
 

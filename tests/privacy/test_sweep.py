@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_the_noise_found_spends_the_target_and_little_less(private, target):
     spent = epsilon([GaussianSum(noise, 0.3)] * 2, 0.01)
     assert spent <= target
     assert spent > target * 0.995
+
+
+def test_noisy_evaluations_are_within_the_target_and_cells_without_privacy_have_none(private):
+    judged = replace(private, privacy=replace(private.privacy, evaluation="noised", evaluation_noise=2.0))
+    noise = noise_for(judged, 4.0)
+    releases = [GaussianSum(noise, 0.3), GaussianSum(2.0, 0.3)] * 2
+    assert 4.0 * 0.995 < epsilon(releases, 0.01) <= 4.0
+    assert noise > noise_for(private, 4.0)
+    assert cell_config(judged, Cell(None, 1)).privacy.evaluation == "clear"
+    assert cell_config(judged, Cell(4.0, 1, noise)).privacy.evaluation == "noised"
 
 
 @pytest.mark.parametrize(

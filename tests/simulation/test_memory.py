@@ -109,7 +109,7 @@ fleet = open_fleet(config, sites, names)
 features, rows, _ = described(fleet, "r", schema, standardize=True)
 tree = features_tree(features)
 plan = build_plan(config, rows, schema, tree, "r")
-metrics, _ = plan.summarize(fleet.ask(Task("evaluate", "r", 0, np.zeros(785, np.float32), tree), names))
+metrics, _ = plan.summarize(fleet.ask(Task("evaluate", "r", 0, np.zeros(785, np.float32), tree), names), 0)
 assert metrics["auc"] == 0.5 and len(rows) == number, metrics
 print(json.dumps({"rss": psutil.Process().memory_info().rss / 1e6}))
 """

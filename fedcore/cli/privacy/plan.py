@@ -54,7 +54,8 @@ def plan(
 ) -> None:
     """Say what noise an ε needs, or what ε a noise costs, and whether a model can be learned under it.
 
-    What is not given is taken from the parameters. Give exactly one of --epsilon and --noise-multiplier.
+    What is not given is taken from the parameters, noisy evaluations (privacy.evaluation) among it, which are paid
+    too. Give exactly one of --epsilon and --noise-multiplier.
 
     Examples:
 
@@ -73,6 +74,8 @@ def plan(
         delta=config.privacy.delta if delta is None else delta,
         clients=_clients(config) if clients is None and preset else clients,
         dimension=dimension,
+        judging=config.privacy.evaluation_noise if config.privacy.evaluation == "noised" else None,
+        every=config.evaluate.every,
     )
     if clip is not None and not 0 < clip < math.inf:
         raise BadInput(f"clip must be above 0, got {clip:g}: updates longer than it are scaled down to it")
@@ -121,6 +124,7 @@ def _facts(question: Question, found: Answer, clip: float) -> dict[str, Json]:
         "clients": question.clients,
         "dimension": question.dimension,
         "clip": clip,
+        "evaluation_noise": question.judging,
         "noise_on_sum": found.noise_multiplier * clip,
         "noise_on_mean": on_mean,
         "noise_ratio": found.noise_ratio,
@@ -144,8 +148,16 @@ def _statement(question: Question, found: Answer) -> str:
         f"ε = {found.spent.epsilon:.4g} at δ = {question.delta:g} after {question.rounds} rounds ({relation}; {proven}), "
         f"if {drawn}, every update is clipped with equal weights, Gaussian noise of {found.noise_multiplier:.4g} clips is "
         "added to the sum, and the sum is divided by the expected cohort. The server is trusted."
-        f"{_afforded(found)}"
+        f"{_judged(question)}{_afforded(found)}"
     )
+
+
+def _judged(question: Question) -> str:
+    """What noisy evaluations add, as one more sentence; none where there are none."""
+    if question.judging is None:
+        return ""
+    often = "each round" if question.every == 1 else f"every {question.every} rounds"
+    return f" That includes a noisy evaluation {often}, of noise multiplier {question.judging:g}."
 
 
 def _afforded(found: Answer) -> str:
