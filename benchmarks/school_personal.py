@@ -48,7 +48,7 @@ def trained(config: Config, folder: Path) -> dict[str, float]:
     data = prepare(config, folder / "data")
     fleet = SerialFleet(data.sites, data.passing, config, folder / "clients")
     schema = Schema.load(data.sites)
-    features, rows, _ = described(fleet, "school", schema, config.data.standardize)
+    features, rows, _ = described(fleet, "school", schema, config.data)
     plan = build_plan(config, rows, schema, features_tree(features), "school")
     model = build_model(model_spec(config.model, schema, features)).init(generator(plan.seed, "init"))
     state = State("school", 0, model, plan.optimizer.init(model), rule=plan.aggregate.initial(model))

@@ -159,7 +159,7 @@ def rows(cache: Path) -> Path:
         return folder
     folder.mkdir(exist_ok=True)
     place = Place(data.sites, config)
-    found = described(open_fleet(config, data.sites, data.passing), "r", Schema.load(data.sites), True)
+    found = described(open_fleet(config, data.sites, data.passing), "r", Schema.load(data.sites), config.data)
     features = json.loads(found.features.to_json())
     parts = [place.ready(name, features)[0] for name in data.passing]
     for name, source in (("x", "x_train"), ("y", "y_train"), ("x_test", "x_test"), ("y_test", "y_test")):

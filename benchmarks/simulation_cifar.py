@@ -142,7 +142,7 @@ def ours(asked: argparse.Namespace) -> None:
     )  # fmt: skip
     schema, names = Schema.load(sites), tuple(sorted(p.name for p in sites.iterdir() if p.is_dir()))
     fleet = open_fleet(config, sites, names)
-    features, rows, _ = described(fleet, "bench", schema, standardize=True)
+    features, rows, _ = described(fleet, "bench", schema, config.data)
     (asked.folder / "features.json").write_text(features.to_json())
     plan = build_plan(config, rows, schema, json.loads(features.to_json()), "bench")
     model = build_model(model_spec(config.model, schema, features)).init(generator(0, "init"))

@@ -242,7 +242,7 @@ def _create(store: Store, run: str, config: Config, data: Prepared) -> None:
     schema = Schema.load(data.sites)
     data, new = without_new(data, config)
     with closing(open_fleet(config, data.sites, data.passing)) as fleet:
-        features, rows, left_out = described(fleet, run, schema, config.data.standardize, data.left_out)
+        features, rows, left_out = described(fleet, run, schema, config.data, data.left_out)
     tree = features_tree(features)
     plan = build_plan(config, rows, schema, tree, run)
     model = build_model(model_spec(config.model, schema, features))

@@ -20,6 +20,7 @@ from fedcore.local.personal import HEADS, judged_by, refuse_personal
 from fedcore.local.sgd import algorithm
 from fedcore.optimizers import optimizer
 from fedcore.pace import pace
+from fedcore.privacy.leaves import counts_stay
 from fedcore.protection import Setting, protection, summary
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
@@ -39,6 +40,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
     counts = np.array([rows[client] for client in clients], np.float64)
     chosen = selection(config, Population(clients, counts, devices))
     combined = _aggregation(config.combine)
+    _refuse_unknown_rows(config)
     _refuse_too_few(config, len(clients), combined, chosen.sized)
     spec = _spec(config, schema, features)
     layout = _layout(config, spec)
@@ -108,6 +110,20 @@ def _refuse_algorithm(config: Config, combined: Aggregation) -> None:
         raise PlanRefused(
             f"local.algorithm feddyn with server.optimizer {config.server.optimizer}: FedDyn's server takes a step of its "
             "own, which another optimizer would bend; set server.optimizer: sgd"
+        )
+
+
+def _refuse_unknown_rows(config: Config) -> None:
+    """Raise `PlanRefused` for what goes by how many rows clients have, where they do not say."""
+    asks = {
+        "cohort.sampling quality": config.cohort.sampling == "quality",
+        "time.mode virtual": config.time.mode == "virtual",
+    }
+    needing = [what for what, asked in asks.items() if asked]
+    if needing and counts_stay(config):
+        raise PlanRefused(
+            f"{needing[0]} with data.encoding schema and privacy.mode {config.privacy.mode}: it goes by how many rows "
+            "clients have, and none says so; set data.encoding: statistics"
         )
 
 

@@ -68,7 +68,7 @@ def open_report(opened: Session) -> Report:
     )
     if opened.notes.get("mlflow_run") != run.run_id:
         run.describe(
-            plan_facts(opened),
+            plan_facts(opened, tracked=True),
             guarantee(opened, None),
             opened.notes["checks"],
         )
@@ -95,7 +95,7 @@ def finish_report(opened: Session, report: Report) -> None:
     if report.mlflow:
         from fedcore.tracking.points import last_kept
 
-        report.mlflow.describe(plan_facts(opened), words, opened.notes["checks"])
+        report.mlflow.describe(plan_facts(opened, tracked=True), words, opened.notes["checks"])
         report.mlflow.log_records(told)
         report.mlflow.log_model(trained, opened.best(records) or last_kept(records) or records[-1])
         report.mlflow.finish()
@@ -150,13 +150,17 @@ def _pretty(tree: Json) -> bytes:
     return (json.dumps(tree, indent=2, sort_keys=True) + "\n").encode()
 
 
-def plan_facts(opened: Session) -> Mapping[str, Json]:
-    """What was planned, as JSON: who takes part with how many rows, who was left out, all settings."""
+def plan_facts(opened: Session, tracked: bool = False) -> Mapping[str, Json]:
+    """What was planned, as JSON: who takes part with how many rows, who was left out, all settings.
+
+    What is `tracked` under privacy does not say how many rows, which the server alone was told.
+    """
     body = opened.body
+    silent = tracked and opened.config.privacy.mode != "none"
     return {
         "run": opened.name,
         "settings": body["config"],
-        "clients": body["rows"],
+        "clients": dict.fromkeys(body["rows"]) if silent else body["rows"],
         "left_out": body["left_out"],
         "parameters": opened.state(0).model.size,
     }

@@ -51,7 +51,8 @@ class DataConfig:
 
     `months` choose the data versions of sets that have months. `sites` limits and orders the
     clients; empty means all. `client_column` and `label` are needed for an own table. Without
-    `standardize` numbers, and the label of a regression, are learned from as they are. Test rows are
+    `standardize` numbers, and the label of a regression, are learned from as they are. The `encoding` comes
+    from ``statistics`` of all clients' rows, or from the ``schema`` alone, so that none leave. Test rows are
     drawn, `test_fraction` of them, unless `published_split` asks for the division that a set was
     published with; sets that exist in no other form always have theirs.
     """
@@ -66,6 +67,7 @@ class DataConfig:
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     published_split: bool = False
     standardize: bool = True
+    encoding: Literal["statistics", "schema"] = "statistics"
     partition: PartitionConfig = field(default_factory=PartitionConfig)
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from fedcore.data.features import Features, merge
+from fedcore.config import DataConfig
+from fedcore.data.features import Features, agreed, merge
 from fedcore.data.schema import Schema
 from fedcore.data.statistics import SiteStatistics
 from fedcore.errors import BadInput, TooFewClients
-from fedcore.types import Fleet, Task
+from fedcore.types import Fleet, Reply, Task
 
 
 class Described(NamedTuple):
@@ -22,27 +23,33 @@ def described(
     fleet: Fleet,
     run: str,
     schema: Schema,
-    standardize: bool,
+    data: DataConfig,
     left_out: Mapping[str, str] | None = None,
 ) -> Described:
     """What the clients of `fleet` have in common, added to those who were `left_out` before they were asked.
 
+    With ``data.encoding`` schema they only say that they can take part, and with how many rows unless that is private.
     Raises `BadInput` where no client could describe its rows, or for statistics that are none.
     """
     rows: dict[str, int] = {}
     out = dict(left_out or {})
 
-    def said() -> Iterator[SiteStatistics]:
+    def said() -> Iterator[Reply]:
         for reply in fleet.ask(Task("describe", run, -1), fleet.clients):
             if reply.error is not None:
                 out[reply.client] = reply.error
                 continue
-            statistics = SiteStatistics.from_tree(reply.facts["statistics"])
-            rows[reply.client] = statistics.rows
-            yield statistics
+            rows[reply.client] = reply.facts["rows"]
+            yield reply
 
     try:
-        features = merge(said(), schema, standardize)
+        if data.encoding == "schema":
+            features = agreed(schema, data.standardize)
+            if not list(said()):
+                raise TooFewClients(1, 0, "describing the features")
+        else:
+            statistics = (SiteStatistics.from_tree(reply.facts["statistics"]) for reply in said())
+            features = merge(statistics, schema, data.standardize)
     except TooFewClients:
         reasons = "; ".join(f"{site}: {why}" for site, why in sorted(out.items())[:3])
         raise BadInput(

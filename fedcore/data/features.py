@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fedcore.data.pool import Pool
 from fedcore.data.rows import columns_of
-from fedcore.data.schema import Schema
+from fedcore.data.schema import Numeric, Schema
 from fedcore.data.statistics import (
     Columns,
     SiteStatistics,
@@ -31,7 +31,7 @@ from fedcore.data.statistics import (
 from fedcore.errors import BadInput, CorruptState, TooFewClients
 from fedcore.types import Json, canonical_json
 
-__all__ = ["Columns", "Features", "SiteStatistics", "describe", "merge"]
+__all__ = ["Columns", "Features", "SiteStatistics", "agreed", "describe", "merge"]
 
 FLAT = 1e-12  # a deviation below this share of the mean is rounding, not variance
 
@@ -196,6 +196,42 @@ def merge(statistics: Iterable[SiteStatistics], schema: Schema, standardize: boo
     )
     label = _scaled(target, "label", False, standardize)  # (0, 1) where it is not a number
     return Features(scales, vocabularies, schema.shape, (label.center[0], label.scale[0]), schema.tokens)
+
+
+def agreed(schema: Schema, standardize: bool = True) -> Features:
+    """Features from the schema alone: no site says anything of its rows.
+
+    A number's range becomes -1 to 1, its middle stands for a missing one; words are those that the
+    schema lists. Arrays, a regression's label, and all numbers without `standardize`, stay as they are.
+    Raises `BadInput` for a column of which the schema says too little.
+    """
+    if schema.is_table:
+        scales = tuple(_ranged(column, standardize) for column in schema.numeric)
+    else:
+        size = math.prod(schema.shape)
+        scales = (Scale("x", (0.0,) * size, (1.0,) * size, (0.0,) * size),)
+    for words in schema.categorical:
+        if not words.values:
+            raise BadInput(
+                f"data.encoding schema: the schema lists no words of column {words.name!r}; list them in schema.json, or "
+                "set data.encoding: statistics"
+            )
+    vocabularies = tuple(Vocabulary(c.name, tuple(sorted(c.values)), c.nullable) for c in schema.categorical)
+    return Features(scales, vocabularies, schema.shape, tokens=schema.tokens)
+
+
+def _ranged(column: Numeric, standardize: bool) -> Scale:
+    if column.low is None or column.high is None:
+        if standardize or column.nullable:
+            raise BadInput(
+                f"data.encoding schema: column {column.name!r} has no range in the schema; give it low and high in "
+                "schema.json, or set data.encoding: statistics"
+            )
+        return Scale(column.name, (0.0,), (1.0,), (0.0,))
+    middle, half = (column.low + column.high) / 2, (column.high - column.low) / 2
+    if not standardize:
+        return Scale(column.name, (0.0,), (1.0,), (middle,), column.nullable)
+    return Scale(column.name, (middle,), (half or 1.0,), (middle,), column.nullable)
 
 
 def _scaled(pool: Pool, name: str, nullable: bool, standardize: bool) -> Scale:

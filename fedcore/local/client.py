@@ -21,7 +21,7 @@ from fedcore.local.place import Place
 from fedcore.local.sgd import algorithm, training
 from fedcore.local.shares import SHARES, shares_of
 from fedcore.local.work import Work
-from fedcore.privacy.leaves import error_sent, facts_sent
+from fedcore.privacy.leaves import counts_stay, error_sent, facts_sent
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm
@@ -111,6 +111,8 @@ class Client:
             self.name,
             data.test_fraction,
         )
+        if data.encoding == "schema":
+            return Reply(self.name, {"rows": 1 if counts_stay(self._config) else statistics.rows})
         return Reply(self.name, {"statistics": statistics.tree(), "rows": statistics.rows})
 
     def _train(self, task: Task) -> Reply:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedcore.adapters.layers import batches
 from fedcore.adapters.model import Model, ModelSpec, Training, build_model, model_spec
 from fedcore.config import Config, config_tree
-from fedcore.data.features import Features, merge
+from fedcore.data.features import Features, agreed, merge
 from fedcore.data.federated import SiteData, load_site, train_statistics
 from fedcore.data.prepare import Prepared
 from fedcore.data.schema import Schema
@@ -82,7 +82,10 @@ def job_of(config: Config, prepared: Prepared) -> Job:
         return prepared.sites / site
 
     statistics = (train_statistics(folder(s), schema, config.seed, s, fraction) for s in prepared.passing)
-    features = merge(statistics, schema, config.data.standardize)
+    if config.data.encoding == "schema":
+        features = agreed(schema, config.data.standardize)
+    else:
+        features = merge(statistics, schema, config.data.standardize)
     sites = [load_site(folder(s), schema, features, config.seed, s, fraction) for s in prepared.passing]
     spec = model_spec(config.model, schema, features)
     local = config.local

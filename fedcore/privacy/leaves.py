@@ -18,6 +18,7 @@ _WHO = frozenset(
 )
 _COVERED = frozenset({"unclipped"})  # counted with noise of its own: adaptive clipping
 _SHARED = {"noised": frozenset({"shares"}), "off": frozenset[str]()}  # of an evaluation
+_NOTHING = "nothing"  # closes what a federation cannot do without
 _SILENT = "stays with the site"
 
 
@@ -33,6 +34,11 @@ class Leaving:
     mechanism: str
     covered: bool | None
     close: str = ""
+
+    @property
+    def closable(self) -> bool:
+        """Whether it leaves uncovered, and a setting would change that."""
+        return self.covered is False and not self.close.startswith(_NOTHING)
 
 
 def facts_sent(kind: TaskKind, facts: Mapping[str, Json], privacy: PrivacyConfig) -> dict[str, Json]:
@@ -51,6 +57,11 @@ def error_sent(kind: TaskKind, client: str, error: str, privacy: PrivacyConfig) 
     if privacy.mode == "none" or kind == "describe":
         return error
     return f"{client} could not {kind}; under privacy the reason stays there: run the site alone to see it"
+
+
+def counts_stay(config: Config) -> bool:
+    """Whether no client says how many rows it has: no statistics ask for that, and the unit of privacy is a client."""
+    return config.data.encoding == "schema" and config.privacy.mode in ("central", "local")
 
 
 def facts_shown(facts: Mapping[str, Json], private: bool) -> dict[str, Json]:
@@ -89,22 +100,31 @@ def leaves(config: Config) -> tuple[Leaving, ...]:
 
 def _described(config: Config) -> tuple[Leaving, ...]:
     """What a site tells before the first round, with or without privacy."""
-    clear, fixed = "in the clear, once", "agree on the encoding in schema.json beforehand"
+    clear, by_schema = "in the clear, once", config.data.encoding == "schema"
+    statistics = "feature statistics: count, mean and deviation of each column, words that occur"
+    counts = "number of training rows"
+    told = "the server" if config.privacy.mode != "none" else "the server, tracking"
     return (
-        Leaving(
-            "feature statistics: count, mean and deviation of each column, words that occur",
+        Leaving(statistics, None, f"{_SILENT} (data.encoding: schema)", None)
+        if by_schema
+        else Leaving(
+            statistics,
             "the server, and with the model whoever gets it",
             clear,
             False,
-            fixed,
+            "set data.encoding: schema",
         ),
-        Leaving("number of training rows", "the server", clear, False, "agree on equal weights and round it"),
+        Leaving(counts, None, f"{_SILENT} (data.encoding: schema)", None)
+        if counts_stay(config)
+        else Leaving(counts, told, clear, False, _counts_closed(config)),
         Leaving(
             "checks: passed or why not, a range of rows, shares of missing cells",
-            "the server, tracking",
+            "the server, tracking" if config.tracking.enabled else "the server",
             clear,
             False,
-            "tracking.enabled: false keeps them with the server",
+            "tracking.enabled: false keeps them with the server"
+            if config.tracking.enabled
+            else f"{_NOTHING}: who may take part must be known",
         ),
         Leaving(
             "digest of the data version",
@@ -113,6 +133,12 @@ def _described(config: Config) -> tuple[Leaving, ...]:
             True,
         ),
     )
+
+
+def _counts_closed(config: Config) -> str:
+    if config.privacy.mode == "record":
+        return f"{_NOTHING}: they set rates, steps and weights"
+    return "set data.encoding: schema" + ("" if config.privacy.mode != "none" else " and privacy.mode")
 
 
 def _update(privacy: PrivacyConfig) -> Leaving:
@@ -175,7 +201,13 @@ def _evaluation(privacy: PrivacyConfig, personal: PersonalConfig) -> Leaving:
 
 def _about(privacy: PrivacyConfig) -> tuple[Leaving, ...]:
     """What others can see of a site without its saying a word."""
-    enrolled = Leaving("that the site is enrolled", "everyone", "in the clear", False, "none")
+    enrolled = Leaving(
+        "that the site is enrolled",
+        "everyone",
+        "in the clear",
+        False,
+        f"{_NOTHING}: whom to ask must be known",
+    )
     who = "who took part in a round, and how many"
     if privacy.mode == "none":
         return enrolled, Leaving(who, "the server, tracking", "in the clear", False, "set privacy.mode")

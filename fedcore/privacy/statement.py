@@ -4,6 +4,7 @@ The first sentence says it in one line; `fedcore compare` shows that one, promot
 """
 
 from fedcore.config import Config, PrivacyConfig
+from fedcore.privacy.leaves import counts_stay
 from fedcore.privacy.planning import Affordable
 
 _NAMES = {
@@ -42,7 +43,7 @@ def statement(config: Config, clients: int, epsilon: float | None, afforded: Aff
         f"Noise: {_source(privacy)}.",
         f"Accountant: {_accountant(config)}.",
         f"Trusted: {_trusted(privacy)}.",
-        f"Not covered: {'; '.join(_uncovered(privacy))}.",
+        f"Not covered: {'; '.join(_uncovered(config))}.",
     ]
     return " ".join(parts)
 
@@ -148,14 +149,21 @@ def _trusted(privacy: PrivacyConfig) -> str:
     return "the server, which sees single updates; clients need not be, as the server clips again"
 
 
-def _uncovered(privacy: PrivacyConfig) -> list[str]:
+def _uncovered(config: Config) -> list[str]:
+    privacy, told = (
+        config.privacy,
+        ["feature statistics and row counts that clients report before the first round"],
+    )
+    if config.data.encoding == "schema":
+        told = [] if counts_stay(config) else ["row counts that clients report before the first round"]
     open_ends = [
-        "feature statistics and row counts that clients report before the first round",
+        *told,
+        "what the checks of the data found",
         "which clients are enrolled and who answered when",
         "choices made by looking at other runs on the same data that were not charged",
     ]
     if privacy.evaluation == "clear":
-        open_ends.insert(1, "evaluation metrics and row counts, which leave the clients in the clear")
+        open_ends.insert(len(told), "evaluation metrics and row counts, which leave the clients in the clear")
     if privacy.mode == "record":
         open_ends.append("a client as a whole, and a record that several silos hold")
     return open_ends

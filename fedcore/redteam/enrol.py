@@ -50,7 +50,7 @@ def enrolled(
         steady = config.privacy.mechanism in CORRELATED or config.privacy.mode == "local"
         canaries = Canaries(asked.canaries, _secret(store, name, asked), asked.sight, steady)
         schema = Schema.load(data.sites)
-        features, rows, left_out = described(fleet, name, schema, config.data.standardize, data.left_out)
+        features, rows, left_out = described(fleet, name, schema, config.data, data.left_out)
         digests = {site: data.digests.get(site, "") for site in rows}
         body = {
             "audit": {**asdict(asked), "commitment": canaries.commitment},

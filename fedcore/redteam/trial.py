@@ -108,7 +108,7 @@ def arena_at(config: Config, sites: Path, clients: tuple[str, ...], liars: int) 
             "ask for fewer liars or more clients"
         )
     schema = Schema.load(sites)
-    features, rows, _ = described(fleet, "trial", schema, config.data.standardize)
+    features, rows, _ = described(fleet, "trial", schema, config.data)
     tree = Features.to_json(features)
     model = build_model(model_spec(config.model, schema, features))
     hostile = draw_hostile(fleet.clients, liars, config.seed)

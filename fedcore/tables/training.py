@@ -76,7 +76,7 @@ def train(
         fleet = open_fleet(config, prepared.sites, prepared.passing, keep)
         stack.callback(fleet.close)
         schema = Schema.load(prepared.sites)
-        features, rows, left_out = described(fleet, "table", schema, config.data.standardize)
+        features, rows, left_out = described(fleet, "table", schema, config.data)
         for client, why in left_out.items():
             raise BadData(client, why, "mend its data")
         plan = build_plan(config, rows, schema, features_tree(features), "table")

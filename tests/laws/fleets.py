@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from fedcore.config import DataConfig
 from fedcore.data import described as data_described
 from fedcore.data.schema import Schema
 from fedcore.rng import generator
@@ -11,7 +12,7 @@ from fedcore.types import Fleet, Json
 
 
 def described(fleet: Fleet, schema: Schema) -> Json:
-    return json.loads(data_described.described(fleet, "r", schema, standardize=True).features.to_json())
+    return json.loads(data_described.described(fleet, "r", schema, DataConfig()).features.to_json())
 
 
 def model_of(features: Json, size: int = 64 * 8 + 8 + 8 * 10 + 10) -> np.ndarray:

@@ -35,7 +35,7 @@ def fleets(config: Config, workdir: Path) -> tuple[SerialFleet, SoftmaxFleet, Fe
     sites = workdir / "data" / "sites"
     schema, names = Schema.load(sites), tuple(sorted(p.name for p in sites.iterdir() if p.is_dir()))
     serial = SerialFleet(sites, names, config)
-    features = described(serial, "r", schema, config.data.standardize).features
+    features = described(serial, "r", schema, config.data).features
     return serial, SoftmaxFleet.over(sites, names, config, features), features, schema
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fedcore.config import DataConfig
 from fedcore.data.described import described
 from fedcore.data.federated import load_site
 from fedcore.data.schema import Schema
@@ -26,7 +27,7 @@ def names(sites) -> list[str]:
 @pytest.fixture
 def features(sites, names, settings) -> Json:
     fleet = SerialFleet(sites, tuple(names), settings())
-    return json.loads(described(fleet, "r", Schema.load(sites), standardize=True).features.to_json())
+    return json.loads(described(fleet, "r", Schema.load(sites), DataConfig()).features.to_json())
 
 
 class Counted:

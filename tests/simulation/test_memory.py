@@ -86,7 +86,7 @@ OPENED_AND_JUDGED = """
 import json, os, sys
 from pathlib import Path
 import numpy as np, psutil
-from fedcore.config import load_config
+from fedcore.config import DataConfig, load_config
 from fedcore.data.described import described
 from fedcore.data.schema import Schema
 from fedcore.plan import build_plan
@@ -106,7 +106,7 @@ for name in names:
     (sites / name).mkdir()
     os.link(sites / "rows.npz", sites / name / "rows.npz")
 fleet = open_fleet(config, sites, names)
-features, rows, _ = described(fleet, "r", schema, standardize=True)
+features, rows, _ = described(fleet, "r", schema, DataConfig())
 tree = features_tree(features)
 plan = build_plan(config, rows, schema, tree, "r")
 metrics, _ = plan.summarize(fleet.ask(Task("evaluate", "r", 0, np.zeros(785, np.float32), tree), names), 0)

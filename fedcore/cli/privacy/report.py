@@ -19,7 +19,10 @@ def report(
     override: Override = None,
     params: Params = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="End with exit code 3 if anything uncovered leaves.")
+        bool,
+        typer.Option(
+            "--strict", help="End with exit code 3 if anything uncovered leaves that a setting would close."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -30,6 +33,8 @@ def report(
         fedcore privacy report --preset digits-private
 
         fedcore privacy report --preset digits-private -S privacy.evaluation=off --json
+
+        fedcore privacy report --preset digits-private -S data.encoding=schema -S privacy.evaluation=noised --strict
     """
     config = load_config(params, preset=preset, overrides=override or ())
     found = leaves(config)
@@ -39,11 +44,11 @@ def report(
         print(json.dumps({**facts, "leaves": [asdict(leaving) for leaving in found]}, sort_keys=True))
     else:
         _show(found, config.privacy.mode, config.privacy.unit)
-    if strict and open_ones:
+    if strict and (closable := [leaving.what for leaving in found if leaving.closable]):
         from fedcore.errors import PlanRefused
 
         raise PlanRefused(
-            f"{len(open_ones)} things leave a site without a declared mechanism, first: {open_ones[0]}; "
+            f"{len(closable)} things leave a site without a declared mechanism, first: {closable[0]}; "
             "close them as the report says, or leave --strict out"
         )
 
