@@ -6,9 +6,10 @@
 ``flare``: 16 devices that need 100, 200 or 400 s, as NVIDIA FLARE simulates them. ``writers``: 539 writers of MNIST
 whose training takes half-normal times, 100 at work at once: rounds that ask 1.3 times as many as they wait for, and
 FedBuff with 10 updates a version (Nguyen et al. 2022, arXiv:2106.06639). ``diverge``: the same writers, 250 at work, 5
-updates a version, so that updates are some fifty versions old: once with constant weights and once with those of
-staleness. Every run goes through `fedcore.coordinator.simulate`. Runs of a demonstration are judged after about as
-many updates each; what counts is the virtual time at which an accuracy was first seen to be reached.
+updates a version, so that updates are some fifty versions old: with weights of staleness, with constant ones, and with
+constant ones where older updates are refused. Every run goes through `fedcore.coordinator.simulate`. Runs of a
+demonstration are judged after about as many updates each; what counts is the virtual time at which an accuracy was
+first seen to be reached.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from fedcore.errors import Diverged
 from fedcore.types import RoundRecord
 
 HERE = Path(__file__).resolve().parent
-COLORS = ("#a9b4bd", "#1f4e79", "#b5483a")
+COLORS = ("#a9b4bd", "#1f4e79", "#b5483a", "#d99a2b")
 OPEN = ("tracking.enabled=false", "time.mode=virtual", "local.momentum=0", "local.epochs=1")
 FLARE = (
     "local.epochs=2",
@@ -94,6 +95,11 @@ DEMOS = {
             "synchronous, 77 of 100": (20, 1, ROUNDS),
             "FedBuff, (1 + τ)^-1/2": (160, 16, fedbuff(*STALE)),
             "FedBuff, constant weight": (160, 16, fedbuff(*STALE, "asynchrony.weight=constant")),
+            "the same, none over 20 versions old": (
+                160,
+                16,
+                fedbuff(*STALE, "asynchrony.weight=constant", "asynchrony.max_staleness=20"),
+            ),
         },
     ),
 }

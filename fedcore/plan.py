@@ -18,6 +18,7 @@ from fedcore.local.control import control
 from fedcore.local.metrics import summarize
 from fedcore.local.personal import HEADS, judged_by, refuse_personal
 from fedcore.local.sgd import algorithm
+from fedcore.local.shares import DOUBT
 from fedcore.optimizers import optimizer
 from fedcore.pace import pace
 from fedcore.privacy.leaves import counts_stay
@@ -72,6 +73,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         rounds=config.run.rounds,
         judged_by=judged_by(config),
         rollback_factor=config.evaluate.rollback_factor,
+        doubt=DOUBT * config.privacy.evaluation_clip,
         follow=partial(followed, rules=config.evaluate),
         summarize=summary(setting, schema)
         if config.privacy.evaluation == "noised"

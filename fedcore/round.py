@@ -24,6 +24,7 @@ from fedcore.convergence import is_due
 from fedcore.errors import Diverged, TooFewClients
 from fedcore.history import History
 from fedcore.local.population import Seen
+from fedcore.local.shares import NOISE as NOISE_OF_METRICS
 from fedcore.rng import generator
 from fedcore.rules.blocks import stacked
 from fedcore.selection import Turn
@@ -207,7 +208,8 @@ def judge(known: Known) -> Outcome:
     """Evaluate the new model at the clients; keep it, or roll back to the last good one.
 
     A model that is not finite, or whose loss is not, has no metrics, and the run ends with the one
-    before. Where clients may not report (`Plan.evaluate_every` 0) nobody is asked.
+    before. What noise alone may do to a loss rolls nothing back. Where clients may not report
+    (`Plan.evaluate_every` 0) nobody is asked.
     """
     state, plan = known.state, known.plan
     metrics: dict[str, float] = {}
@@ -222,8 +224,9 @@ def judge(known: Known) -> Outcome:
     )
     if diverged:
         metrics, spread = {}, {}
-    limit = None if state.best_loss is None else plan.rollback_factor * state.best_loss
-    worse = limit is not None and metrics.get(plan.judged_by, 0.0) > limit
+    doubt = plan.doubt * metrics.get(NOISE_OF_METRICS, 0.0)
+    limit = None if state.best_loss is None else plan.rollback_factor * (state.best_loss + doubt)
+    worse = limit is not None and metrics.get(plan.judged_by, 0.0) - doubt > limit
     verdict = "rollback" if diverged or worse else "keep"
     return Outcome({"metrics": metrics, "client_metrics": spread, "verdict": verdict, "diverged": diverged})
 

@@ -129,6 +129,7 @@ class Plan:
     rounds: int
     judged_by: str  # the metric that must not exceed `rollback_factor` times its best
     rollback_factor: float
+    doubt: float  # how far noise may have moved that metric, over the deviation that a share of it has
     follow: Callable[[Progress | None, int, Mapping[str, float], bool], Progress | None]  # see `followed`
     summarize: Summary
     judges: Callable[[str, int], Sequence[str]] | None = None  # run, round -> who evaluates; None: everyone

@@ -155,6 +155,28 @@ def test_nothing_but_its_part_leaves_a_client(mode, workdir, settings):
         assert "answered round 1 of run a before" in str(second.error)
 
 
+def test_noise_alone_rolls_nothing_back(workdir, settings):
+    loud = (
+        "privacy.evaluation_noise=0.4",
+        "evaluate.rollback_factor=1.0001",
+        "run.rounds=12",
+        "server.lr=1e-9",
+    )
+    simulate(settings(*NOISED, *MODES["central"], *loud), workdir, "a")
+    found = records(workdir, "a")
+    losses = [record.metrics["loss"] for record in found]
+    assert max(losses) > 1.0001 * min(losses[:6])  # by noise: the model hardly moves
+    assert {record.verdict for record in found} == {"keep"}
+    worse = (
+        "privacy.evaluation_noise=0.001",
+        "evaluate.rollback_factor=1.0001",
+        "server.lr=2",
+        "run.rounds=8",
+    )
+    simulate(settings(*NOISED, *MODES["central"], *worse), workdir, "b")
+    assert "rollback" in {record.verdict for record in records(workdir, "b")}
+
+
 def test_where_nobody_answers_no_number_is_made_up(workdir, settings):
     sampled = ("cohort.sampling=poisson", "cohort.rate=0.01", "cohort.min_clients=1", "run.rounds=2")
     config = settings(*NOISED, *MODES["central"], *sampled, "privacy.evaluation_noise=1e-3")

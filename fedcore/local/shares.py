@@ -21,7 +21,7 @@ from fedcore.types import Floats, Json, Reply
 SHARES = "shares"  # under this name a client's part leaves it
 NOISE = "evaluation_noise"  # under this one the metrics say what deviation the noise gave a share
 BINS = 16
-_LEAST = 3.0  # deviations of its noise that a count must show before anything is divided by it
+DOUBT = 3.0  # deviations of its noise within which a number says nothing: one in a thousand is further off
 _SIDES = ("positive", "negative")
 _OWN = "personal_"
 
@@ -79,7 +79,7 @@ class Shares:
         None at all where the noisy count does not stand out from its noise.
         """
         units = 2 * float(total[0])
-        if units <= 2 * _LEAST * deviation:
+        if units <= 2 * DOUBT * deviation:
             return {}
         means = {
             name: limit * min(max(0.5 + float(summed) / units, 0.0), 1.0)
