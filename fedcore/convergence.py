@@ -31,11 +31,6 @@ class Progress:
         return self.waited == 0
 
 
-def is_due(done: int, every: int, rounds: int) -> bool:
-    """Whether a model is judged once `done` of `rounds` rounds are: each `every` of them (0: never), and after the last."""
-    return every > 0 and (done % every == 0 or done == rounds)
-
-
 def followed(
     before: Progress | None, number: int, metrics: Mapping[str, float], kept: bool, rules: EvaluateConfig
 ) -> Progress | None:
@@ -87,6 +82,12 @@ def refuse_unseen(config: Config, schema: Schema, evaluates: bool) -> None:
         ]
     if config.personal.algorithm != "none" or config.personal.finetune_steps:
         known += [_PERSONAL + name for name in known]
+    for gate in config.promotion.gates if config.privacy.evaluation == "noised" else ():
+        if gate.metric in ("auc", "r2") and gate.metric not in known:
+            raise PlanRefused(
+                f"promotion.gates asks for {gate.metric}, which no evaluation under noise gives where privacy.mode is "
+                f"{config.privacy.mode}; gate by {', '.join(known)}, or set privacy.evaluation: clear"
+            )
     if rules.metric not in known:
         raise UnknownName("metric of evaluate.metric", rules.metric, known)
 

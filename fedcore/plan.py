@@ -79,6 +79,7 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         if config.privacy.evaluation == "noised"
         else lambda replies, round_number: summarize(replies, schema.task),
         judges=private.judges,
+        judged_once=config.privacy.evaluation == "noised" and config.privacy.mode != "central",
         features=features,
         timing=timing,
         remembers=chosen.remembers or (timing is not None and config.time.battery is not None),

@@ -9,7 +9,7 @@ step a task (`until`). What each name in the plan means is decided in `plan.py`;
 does is in `local/`; clients are reached through the `Fleet`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fedcore import private, timing, versions
 from fedcore.admission import noted, refusal, uncalled
 from fedcore.clock import Schedule
-from fedcore.convergence import is_due
+from fedcore.config.evaluate import is_due
 from fedcore.errors import Diverged, TooFewClients
 from fedcore.history import History
 from fedcore.local.population import Seen
@@ -46,6 +46,7 @@ from fedcore.types import (
 # How their states are named among a release's arrays; `HISTORY` is among a record's.
 OPTIMIZER, RULE, CONTROL, NOISE = "optimizer/", "rule/", "control/", "noise/"
 HISTORY = "history/"
+JUDGED = "judged/"  # before a client's name: its reply to an evaluation, in the journal
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ def judge(known: Known) -> Outcome:
     if known.facts("release")["finite"] and due:
         task = Task("evaluate", state.run, state.round, known.arrays("release")["model"], plan.features)
         judges = plan.judges(state.run, state.round) if plan.judges else plan.clients
-        metrics, spread = plan.summarize(known.fleet.ask(task, judges), state.round)
+        asked = _kept_as_they_come(known, task, judges) if plan.judged_once else known.fleet.ask(task, judges)
+        metrics, spread = plan.summarize(asked, state.round)
     diverged = not (
         known.facts("release")["finite"] and np.isfinite([*metrics.values(), *spread.values()]).all()
     )
@@ -335,6 +337,18 @@ def kept_model(released: int) -> str:
 def _replies(known: Known) -> Mapping[str, Reply]:
     """The replies that the round combines."""
     return versions.answers(known.journal, known.facts("select"))
+
+
+def _kept_as_they_come(known: Known, task: Task, judges: Sequence[str]) -> Iterator[Reply]:
+    """Replies to an evaluation that no client gives twice, as it adds noise of its own: each is kept before it counts."""
+    journal = known.journal
+    missing = [client for client in judges if journal.kept(JUDGED + client) is None]
+    for reply in known.fleet.ask(task, missing):
+        said = Outcome({"facts": dict(reply.facts), "error": reply.error})
+        journal.once(JUDGED + reply.client, lambda said=said: said)  # type: ignore[misc]
+    for client in judges:
+        if (outcome := journal.kept(JUDGED + client)) is not None:
+            yield Reply(client, outcome.facts["facts"], error=outcome.facts["error"])
 
 
 def _corrections(known: Known) -> dict[str, Vector]:

@@ -133,6 +133,7 @@ class Plan:
     follow: Callable[[Progress | None, int, Mapping[str, float], bool], Progress | None]  # see `followed`
     summarize: Summary
     judges: Callable[[str, int], Sequence[str]] | None = None  # run, round -> who evaluates; None: everyone
+    judged_once: bool = False  # whether no client answers an evaluation twice
     features: Json = None
     timing: Timing | None = None  # of the virtual clock; None: the real one
     remembers: bool = False  # whether the history of clients is kept

@@ -1,12 +1,13 @@
 """Models judged under noise: who is asked, what leaves, what is charged, and what the metrics are worth."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fedcore.coordinator import advance, open_run, records, simulate
-from fedcore.errors import BadInput, PlanRefused, RunConflict
+from fedcore.errors import BadInput, CorruptState, PlanRefused, RunConflict
 from fedcore.ledger import entries
 from fedcore.local.client import Client
 from fedcore.local.shares import NOISE, SHARES, shares_of
@@ -21,7 +22,11 @@ from fedcore.privacy.events import (
     event_from_json,
     event_tree,
 )
-from fedcore.session import seen
+from fedcore.redteam.audit import run_audit
+from fedcore.redteam.course import Asked
+from fedcore.redteam.trial import open_arena
+from fedcore.round import JUDGED
+from fedcore.session import held, seen
 from fedcore.store import Store
 from fedcore.types import Task
 
@@ -153,6 +158,83 @@ def test_nothing_but_its_part_leaves_a_client(mode, workdir, settings):
     else:
         assert second.facts == {}
         assert "answered round 1 of run a before" in str(second.error)
+
+
+@pytest.mark.parametrize("own", [("personal.algorithm=ditto",), ("personal.finetune_steps=3",)])
+def test_a_model_made_without_noise_is_not_judged_as_if_one_record_moved_one_row(own, workdir, settings):
+    with pytest.raises(PlanRefused, match="one record may change what it makes of all others"):
+        open_run(settings(*NOISED, *MODES["record"], "local.algorithm=sgd", *own), workdir, "a")
+
+
+def test_own_models_of_dp_sgd_are_judged(workdir, settings):
+    own = ("personal.algorithm=mr_mtl", "local.algorithm=sgd", "run.rounds=1")
+    result = simulate(settings(*NOISED, *MODES["record"], *own), workdir, "a")
+    assert {"accuracy", "personal_accuracy"} <= set(result.metrics)
+
+
+@pytest.mark.parametrize("mode", ["local", "record"])
+def test_a_client_that_adds_the_noise_answers_where_an_evaluation_is_paid_alone(mode, workdir, settings):
+    config = settings(*NOISED, *MODES[mode], "privacy.noise=system", "evaluate.every=2", "run.rounds=5")
+    open_run(config, workdir, "a")
+    with seen(workdir, "a") as opened:
+        model, features = opened.state(0).model, opened.plan.features
+    client = Client("client-001", workdir / "data/sites", config)
+    answered = [
+        SHARES in client.answer(Task("evaluate", "a", n, model, features)).facts for n in range(-1, 8)
+    ]
+    assert answered == [False, False, True, False, True, True, False, False, False]
+
+
+@pytest.mark.parametrize("mode", ["local", "record"])
+def test_answers_that_nobody_gives_twice_survive_a_kill(mode, workdir, settings):
+    config = settings(*NOISED, *MODES[mode], "privacy.noise=system")
+    open_run(config, workdir, "a")
+    advance(workdir, "a", 0, "release")
+
+    class Dying:
+        def __init__(self, fleet):
+            self.clients, self._fleet = fleet.clients, fleet
+
+        def ask(self, task, clients):
+            for number, client in enumerate(clients):
+                if number == 2:
+                    raise KeyboardInterrupt
+                yield from self._fleet.ask(task, [client])
+
+    with held(workdir, "a") as opened, pytest.raises(KeyboardInterrupt):
+        replace(opened, fleet=Dying(opened.fleet)).advance(0, "judge")
+    with held(workdir, "a") as opened:
+        judged = opened.advance(0, "judge").facts("judge")["metrics"]
+        journal = opened.store.journal("a", 0)
+        parts = [journal.kept(JUDGED + client).facts["facts"][SHARES] for client in opened.plan.clients]
+    total = np.sum(parts, axis=0)
+    assert len(parts) == 4
+    assert judged["loss"] == pytest.approx(4 * min(max(0.5 + total[1] / (2 * total[0]), 0), 1))
+
+
+def test_a_gate_that_noise_leaves_without_a_metric_is_refused(workdir, settings):
+    gates = ("promotion.gates=[{metric: auc, min: 0.9}]",)
+    with pytest.raises(PlanRefused, match="promotion.gates asks for auc"):
+        open_run(settings(*NOISED, *MODES["central"], *gates), workdir, "a")
+
+
+def test_who_judges_beside_the_rounds_refuses_it(workdir, settings):
+    with pytest.raises(PlanRefused, match="a trial under attack judges models beside its rounds"):
+        open_arena(settings(*NOISED, *MODES["central"]), workdir, 1)
+
+
+@pytest.mark.parametrize("bad", [{"training": 1, "evaluation": 2}, {"training": {}}, {}])
+def test_a_judged_round_of_another_kind_is_never_skipped(bad):
+    with pytest.raises(CorruptState):
+        event_from_json({"kind": "judged", **bad})
+
+
+def test_the_audit_is_of_what_training_released(workdir, settings):
+    config = settings(
+        *NOISED, *MODES["central"], "privacy.noise_multiplier=2", "privacy.evaluation_noise=0.3"
+    )
+    verdict = run_audit(config, workdir, Asked(canaries=10, guesses=2, seed=1))
+    assert verdict.upper == pytest.approx(Account().plus(GaussianSum(2.0, None), 3).epsilon(0.01))
 
 
 def test_noise_alone_rolls_nothing_back(workdir, settings):

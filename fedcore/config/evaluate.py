@@ -22,3 +22,8 @@ class EvaluateConfig:
     patience: Count = 0
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     metric: str = "loss"
+
+
+def is_due(done: int, every: int, rounds: int) -> bool:
+    """Whether a model is judged once `done` of `rounds` rounds are: each `every` of them (0: never), and after the last."""
+    return every > 0 and (done % every == 0 or done == rounds)

@@ -39,13 +39,13 @@ def described(
             if reply.error is not None:
                 out[reply.client] = reply.error
                 continue
-            rows[reply.client] = reply.facts["rows"]
+            rows[reply.client] = _told_rows(reply)
             yield reply
 
     try:
         if data.encoding == "schema":
             features = agreed(schema, data.standardize)
-            if not list(said()):
+            if not sum(1 for _ in said()):
                 raise TooFewClients(1, 0, "describing the features")
         else:
             statistics = (SiteStatistics.from_tree(reply.facts["statistics"]) for reply in said())
@@ -56,3 +56,13 @@ def described(
             f"no site's data can be used ({reasons}); mend the data or the checks in params.yaml"
         ) from None
     return Described(features, dict(sorted(rows.items())), dict(sorted(out.items())))
+
+
+def _told_rows(reply: Reply) -> int:
+    """How many training rows the client says it has. Raises `BadInput` for what is no such number."""
+    told = reply.facts.get("rows")
+    if type(told) is not int or told < 1:
+        raise BadInput(
+            f"client {reply.client} says it has {told!r} training rows; it must be a whole number above 0"
+        )
+    return told

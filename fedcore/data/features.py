@@ -221,14 +221,19 @@ def agreed(schema: Schema, standardize: bool = True) -> Features:
 
 
 def _ranged(column: Numeric, standardize: bool) -> Scale:
+    for limit in (column.low, column.high):
+        if limit is not None and (not isinstance(limit, int | float) or not math.isfinite(limit)):
+            raise BadInput(
+                f"data.encoding schema: column {column.name!r} has the limit {limit!r} in the schema; write a number"
+            )
     if column.low is None or column.high is None:
         if standardize or column.nullable:
             raise BadInput(
                 f"data.encoding schema: column {column.name!r} has no range in the schema; give it low and high in "
-                "schema.json, or set data.encoding: statistics"
+                "the set's schema.json (NAME.schema.json beside a table), or set data.encoding: statistics"
             )
         return Scale(column.name, (0.0,), (1.0,), (0.0,))
-    middle, half = (column.low + column.high) / 2, (column.high - column.low) / 2
+    middle, half = column.low / 2 + column.high / 2, column.high / 2 - column.low / 2
     if not standardize:
         return Scale(column.name, (0.0,), (1.0,), (middle,), column.nullable)
     return Scale(column.name, (middle,), (half or 1.0,), (middle,), column.nullable)

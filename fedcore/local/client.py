@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedcore.adapters.model import Model, Stream, Training
 from fedcore.config import Config
+from fedcore.config.evaluate import is_due
 from fedcore.data.federated import SiteData, train_statistics
 from fedcore.errors import AnsweredBefore, BadInput, Diverged, FedcoreError
 from fedcore.local.dp_sgd import dp_sgd
@@ -193,6 +194,15 @@ class Client:
             note_answered(self.kept, released)
         return None
 
+    def _refuse_undue(self, task: Task) -> None:
+        """Raise `BadInput` for an evaluation that the plan, and so the account, does not know of."""
+        every, rounds = self._config.evaluate.every, self._config.run.rounds
+        if not (0 <= task.round < rounds and is_due(task.round + 1, every, rounds)):
+            raise BadInput(
+                f"{self.name} was asked to evaluate in round {task.round}, where by evaluate.every {every} and run.rounds "
+                f"{rounds} no evaluation is due; nothing would pay for its answer"
+            )
+
     def _evaluate(self, task: Task, scores: NDArray[np.float32] | None = None) -> Reply:
         privacy = self._config.privacy
         if privacy.mode != "none" and privacy.evaluation == "off":
@@ -218,6 +228,7 @@ class Client:
         shares = shares_of(self._config, self._place.schema)
         part = shares.part(facts)
         if privacy.mode != "central":
+            self._refuse_undue(task)
             rng = self._once(task)
             normal = system_normal if rng is None else seeded_normal(rng)
             part = add_gaussian(part, privacy.evaluation_noise * shares.norm, normal)

@@ -57,7 +57,10 @@ def keep(folder: Path, round_number: int, arrays: Arrays) -> None:
 
 
 def answered(folder: Path) -> dict[str, int]:
-    """By run, the last round in which the client released an update under noise of its own. Raises `CorruptState`."""
+    """By run, the last round in which the client released anything under noise of its own, updates and evaluations apart.
+
+    Raises `CorruptState`.
+    """
     file = folder / ANSWERED
     try:
         if not file.exists():

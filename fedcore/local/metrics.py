@@ -37,8 +37,8 @@ def measure(
         return _measure_risks(scores, y)
     if task == "regression":
         return _measure_values(scores, y, math.inf if limit is None else limit)
-    tiny = _TINY if limit is None else max(_TINY, math.exp(-limit))
-    return _measure_classes(scores, y, tiny) if scores.ndim == 2 else _measure_binary(scores, y, tiny)
+    most = math.inf if limit is None else limit
+    return _measure_classes(scores, y, most) if scores.ndim == 2 else _measure_binary(scores, y, most)
 
 
 def summarize(replies: Iterable[Reply], task: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -126,23 +126,27 @@ def auc(positive: NDArray[np.number[Any]], negative: NDArray[np.number[Any]]) ->
     return float((positive * (below + 0.5 * negative)).sum() / pairs)
 
 
-def _measure_binary(scores: NDArray[np.float32], y: NDArray[np.float32], tiny: float) -> dict[str, Json]:
-    p = np.clip(scores.astype(np.float64), tiny, 1 - tiny)
+def _measure_binary(scores: NDArray[np.float32], y: NDArray[np.float32], limit: float) -> dict[str, Json]:
+    p = np.clip(scores.astype(np.float64), _TINY, 1 - _TINY)
     bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
     return {
         "rows": len(y),
-        "loss_sum": float(-(y * np.log(p) + (1 - y) * np.log1p(-p)).sum()),
+        "loss_sum": float(np.minimum(-(y * np.log(p) + (1 - y) * np.log1p(-p)), limit).sum()),
         "correct": int(((p >= 0.5) == (y > 0.5)).sum()),
         "positive": np.bincount(bins[y > 0.5], minlength=BINS).tolist(),
         "negative": np.bincount(bins[y <= 0.5], minlength=BINS).tolist(),
     }
 
 
-def _measure_classes(scores: NDArray[np.float32], y: NDArray[np.float32], tiny: float) -> dict[str, Json]:
+def _measure_classes(scores: NDArray[np.float32], y: NDArray[np.float32], limit: float) -> dict[str, Json]:
     label = y.astype(np.int64)
-    chance = np.clip(scores[np.arange(len(label)), label].astype(np.float64), tiny, 1)
+    chance = np.clip(scores[np.arange(len(label)), label].astype(np.float64), _TINY, 1)
     correct = int((scores.argmax(axis=1) == label).sum())
-    return {"rows": len(label), "loss_sum": float(-np.log(chance).sum()), "correct": correct}
+    return {
+        "rows": len(label),
+        "loss_sum": float(np.minimum(-np.log(chance), limit).sum()),
+        "correct": correct,
+    }
 
 
 def _measure_values(scores: NDArray[np.float32], y: NDArray[np.float32], limit: float) -> dict[str, Json]:

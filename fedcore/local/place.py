@@ -29,7 +29,7 @@ class Place:
         self._tree: Json = None  # the features as the last task gave them
         self._encoding: tuple[str, Features, Model] | None = None
         self._kept: Recent[SiteData] = Recent(config.run.memory_mb * 2**20)
-        self.answered: dict[str, dict[str, int]] = {}  # client -> run -> last round of a noised update
+        self.answered: dict[str, dict[str, int]] = {}  # client -> run -> last round it answered under noise
 
     @cached_property
     def schema(self) -> Schema:

@@ -30,12 +30,14 @@ _OWN = "personal_"
 class Shares:
     """Which metrics are shared, each with its largest value, and whether a row is the unit or a client.
 
-    `curves` are the prefixes of those models whose scores are counted by class.
+    `guarded` says whether the server cuts each part to its bound, because it adds the noise: a part that
+    came noised stays as it is. `curves` are the prefixes of those models whose scores are counted by class.
     """
 
     task: str
     limits: Mapping[str, float]
     by_row: bool
+    guarded: bool
     curves: tuple[str, ...] = ()
 
     @property
@@ -64,11 +66,11 @@ class Shares:
         return np.concatenate([found, *self._histograms(facts)])
 
     def bounded(self, reply: Reply) -> Floats | None:
-        """The part in a reply, made short where a client is the unit; None where there is none that could be added."""
+        """The part in a reply, made short where the server is to; None where there is none that could be added."""
         part = np.asarray(reply.facts.get(SHARES, ()), np.float64)
         if reply.error is not None or part.shape != (self.size,) or not np.isfinite(part).all():
             return None
-        if self.by_row:
+        if not self.guarded:
             return part
         part[0] = min(max(part[0], 0.0), 0.5)
         return np.clip(part, -0.5, 0.5)
@@ -124,7 +126,7 @@ def shares_of(config: Config, schema: Schema) -> Shares:
     if measured(config):
         limits |= {_OWN + name: most for name, most in limits.items()}
         curves += tuple(_OWN for _ in curves)
-    return Shares(schema.task, limits, by_row, curves)
+    return Shares(schema.task, limits, by_row, config.privacy.mode == "central", curves)
 
 
 def added_up(replies: Iterable[Reply], shares: Shares) -> tuple[Floats, int]:

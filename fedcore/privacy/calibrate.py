@@ -29,6 +29,12 @@ def calibrate(
     if not 0 < epsilon < math.inf:
         raise BadInput(f"epsilon must be above 0, got {epsilon:g}; 1 is strong, 8 is common")
 
+    if beside.counts and beside.epsilon(delta) > epsilon:
+        raise BadInput(
+            f"the evaluations alone cost ε = {beside.epsilon(delta):.4g} of {epsilon:g} at δ = {delta:g}; raise "
+            "privacy.evaluation_noise, or evaluate.every"
+        )
+
     def kept(multiplier: float) -> bool:
         return beside.plus(event(multiplier), rounds).epsilon(delta) <= epsilon
 

@@ -240,11 +240,20 @@ def event_from_json(tree: Mapping[str, Json]) -> Event:
             f"the ledger holds an event of unknown kind {tree.get('kind')!r}; use the fedcore that wrote it"
         )
     facts = {name: value for name, value in tree.items() if name != "kind"}
-    if kind is Judged and set(facts) == {"training", "evaluation"}:
-        return Judged(event_from_json(facts["training"]), event_from_json(facts["evaluation"]))
+    if kind is Judged:
+        return Judged(*(_part(facts, name) for name in ("training", "evaluation")))
     try:
         return kind(**facts)
     except TypeError:
         raise CorruptState(
             f"the ledger holds an event of kind {kind.kind} with the facts {sorted(facts)}; use the fedcore that wrote it"
         ) from None
+
+
+def _part(facts: Mapping[str, Json], name: str) -> Event:
+    part = facts.get(name)
+    if not isinstance(part, Mapping):
+        raise CorruptState(
+            f"the ledger holds a judged round without its {name}; use the fedcore that wrote it"
+        )
+    return event_from_json(part)

@@ -188,7 +188,7 @@ def _evaluation(privacy: PrivacyConfig, personal: PersonalConfig) -> Leaving:
     )
     if privacy.mode != "none" and privacy.evaluation == "off":
         return Leaving(what, None, f"{_SILENT} (privacy.evaluation: off)", None)
-    if privacy.evaluation == "noised":
+    if privacy.mode != "none" and privacy.evaluation == "noised":
         unit, adds = ("record", "its site") if privacy.mode == "record" else ("client", "the server")
         how = (
             f"each {unit}'s part is bounded; Gaussian noise of {privacy.evaluation_noise:g} × the bound is added to the "
@@ -196,7 +196,9 @@ def _evaluation(privacy: PrivacyConfig, personal: PersonalConfig) -> Leaving:
         )
         return Leaving(what, "the server; noisy means to tracking", how, True)
     goes = "the server; sums and quantiles over clients to tracking"
-    return Leaving(what, goes, "in the clear, each round it is due", False, "set privacy.evaluation: off")
+    return Leaving(
+        what, goes, "in the clear, each round it is due", False, "set privacy.evaluation: noised or off"
+    )
 
 
 def _about(privacy: PrivacyConfig) -> tuple[Leaving, ...]:

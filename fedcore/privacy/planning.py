@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from fedcore.config.evaluate import is_due
 from fedcore.errors import BadInput, PlanRefused
 from fedcore.privacy.accountant import Account, Spent
 from fedcore.privacy.calibrate import calibrate
@@ -26,7 +27,8 @@ _CURVE_POINTS = 40
 class Question:
     """What is planned: `rounds` sums at `delta`, each over a cohort drawn at `rate` of the `clients`.
 
-    Each `every` rounds, and after the last, a noisy evaluation is released too, of noise multiplier `judging` (None: never).
+    Each `every` rounds, and after the last, a noisy evaluation is released too, of noise multiplier `judging` (None: never),
+    over a cohort drawn at the same rate, or everyone (`judging_all`).
     `sampling` is ``poisson`` (a secret draw, client by client), ``fixed`` (exactly rate · clients
     of them, in secret) or ``none`` (everyone, or whoever is there: no amplification). `clients` and
     `dimension`, the model's number of parameters, may be unknown.
@@ -40,6 +42,7 @@ class Question:
     dimension: int | None = None
     judging: float | None = None
     every: int = 1
+    judging_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,14 +193,14 @@ def _evaluation(question: Question) -> Event | None:
     """What a noisy evaluation releases; None where there is none."""
     if question.judging is None:
         return None
-    rate = question.rate if question.sampling == "poisson" and question.rate < 1 else None
-    return GaussianSum(question.judging, rate)
+    sampled = question.sampling == "poisson" and question.rate < 1 and not question.judging_all
+    return GaussianSum(question.judging, question.rate if sampled else None)
 
 
 def _evaluations(question: Question, rounds: int) -> Account:
     """The evaluations of the first `rounds` rounds."""
-    event, whole = _evaluation(question), rounds == question.rounds
-    times = rounds // question.every + (whole and rounds % question.every > 0)
+    event = _evaluation(question)
+    times = sum(is_due(done, question.every, question.rounds) for done in range(1, rounds + 1))
     return Account() if event is None else Account().plus(event, times)
 
 
@@ -207,8 +210,7 @@ def _by_round(question: Question, release: Event) -> Callable[[int], Event]:
     if event is None:
         return lambda number: release
     judged = Judged(release, event)
-    last = question.rounds - 1
-    return lambda number: judged if (number + 1) % question.every == 0 or number == last else release
+    return lambda number: judged if is_due(number + 1, question.every, question.rounds) else release
 
 
 def _cohort(question: Question) -> int:

@@ -84,17 +84,18 @@ def released(events: Mapping[Event, int]) -> Released:
     """The mechanisms of `events` (event to how often). Raises `BadInput` where units mix, `PlanRefused` where
     relations cannot be brought together.
     """
-    _refuse_mixed_units(events)
-    replace = any(event.relation == "replace" for event in events)
+    apart = list(_apart(events))
+    _refuse_mixed_units([event for event, _ in apart])
+    replace = any(event.relation == "replace" for event, _ in apart)
     counts: Counter[Release] = Counter()
     distance = sampled = 0.0
-    for event, times in _apart(events):
+    for event, times in apart:
         for release, repeated in _parts(event, replace):
             counts[release] += repeated * times
         if isinstance(event, DiscreteGaussianSum):
-            apart = times * event.dimension * distance_from_gaussian(event.steps)
-            distance += apart
-            sampled += apart if (event.sampling_rate or 1.0) < 1 else 0.0
+            distant = times * event.dimension * distance_from_gaussian(event.steps)
+            distance += distant
+            sampled += distant if (event.sampling_rate or 1.0) < 1 else 0.0
     return Released(counts, distance, sampled)
 
 

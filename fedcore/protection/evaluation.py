@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import sqrt
 
 from fedcore.config import PrivacyConfig
-from fedcore.convergence import is_due
+from fedcore.config.evaluate import is_due
 from fedcore.data.schema import Schema
 from fedcore.errors import PlanRefused
 from fedcore.local.shares import Shares, added_up, shares_of
@@ -30,6 +30,13 @@ def noised(setting: Setting, found: Protection) -> Protection:
         raise PlanRefused(
             f"privacy.evaluation noised with privacy.mechanism {privacy.mechanism}: metrics get Gaussian noise, which would "
             "weaken what that mechanism promises; set privacy.evaluation: off, or privacy.mechanism: gaussian"
+        )
+    own, steps = setting.config.personal.algorithm, setting.config.personal.finetune_steps
+    if privacy.mode == "record" and (steps or own not in ("none", "mr_mtl")):
+        raise PlanRefused(
+            f"privacy.evaluation noised with privacy.mode record, personal.algorithm {own} and finetune_steps {steps}: a "
+            "client's own model is made without noise, so one record may change what it makes of all others; set "
+            "privacy.evaluation: off, or personal.algorithm: mr_mtl"
         )
     event = evaluation_event(privacy, setting.chosen.amplifies_at)
     every, rounds = setting.config.evaluate.every, setting.config.run.rounds

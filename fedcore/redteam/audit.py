@@ -12,6 +12,7 @@ from pathlib import Path
 from fedcore.config import Config
 from fedcore.errors import PlanRefused
 from fedcore.privacy.accountant import epsilon
+from fedcore.privacy.events import for_training
 from fedcore.redteam.course import Asked, Audited, Course, train
 from fedcore.redteam.enrol import enrolled
 from fedcore.redteam.verdict import Verdict, judged, write
@@ -71,7 +72,9 @@ def conclude(name: str, audited: Audited, course: Course, each: int, confidence:
     """The lower bounds of a course beside what the accountant says of its rounds, by the plan that was claimed."""
     charge = audited.plan.charge
     assert charge is not None, "only private trainings are audited"
-    upper = epsilon([charge.event(number) for number in range(len(course.records))], charge.delta)
+    upper = epsilon(
+        [for_training(charge.event(number)) for number in range(len(course.records))], charge.delta
+    )
     return judged(
         name,
         audited.canaries,

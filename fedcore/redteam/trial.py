@@ -19,7 +19,7 @@ from fedcore.data.federated import load_site
 from fedcore.data.prepare import prepare
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, Diverged, TooFewClients
-from fedcore.local.personal import refuse_own
+from fedcore.local.personal import refuse_noised, refuse_own
 from fedcore.plan import build_plan
 from fedcore.redteam.attacks import Attack
 from fedcore.redteam.data import backdoor, implanted
@@ -101,6 +101,7 @@ def open_arena(config: Config, workdir: Path, liars: int) -> Arena:
 def arena_at(config: Config, sites: Path, clients: tuple[str, ...], liars: int) -> Arena:
     """The same over prepared folders of `sites`, whatever seed they were made with."""
     refuse_own(config, "a trial under attack")
+    refuse_noised(config, "a trial under attack")
     fleet = SerialFleet(sites, clients, config)
     if not 0 <= 2 * liars < len(fleet.clients):
         raise BadInput(

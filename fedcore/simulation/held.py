@@ -95,4 +95,5 @@ class HeldJournal:
 
     def seconds(self) -> Mapping[str, float]:
         """Wall time of each step so far."""
-        return {**self._journal.seconds(), **{step: seconds for step, (_, seconds) in self._held.items()}}
+        held = {step: seconds for step, (_, seconds) in self._held.items() if "/" not in step}
+        return {**self._journal.seconds(), **held}

@@ -16,6 +16,7 @@ from fedcore.errors import BadConfig, BadInput, BudgetSpent
 from fedcore.types import canonical_json
 
 _METRICS = ("auc", "accuracy", "r2")  # of these, the first that the task has
+_UNDER_NOISE = ("accuracy",)  # and that clients' noisy metrics, which a sweep's are, hold
 _ALL = "all rounds done"
 
 
@@ -74,6 +75,9 @@ class Asked:
                 "privacy.evaluation", "off", "leaves nothing to compare the cells by; use clear for a sweep"
             )
 
+        if self.config.privacy.evaluation == "noised" and self.config.data.task == "regression":
+            raise BadConfig("privacy.evaluation", "noised", "leaves no r2 to compare the cells by; use clear")
+
     def cells(self, noise: Callable[[Config, float], float]) -> list[Cell]:
         """All cells, those of one ε together, the ones without privacy first. Raises `BadInput`."""
         self.check()
@@ -108,7 +112,8 @@ def fill(
     """
     found = []
     for cell in cells:
-        done = _train(cell, cell_config(asked.config, cell), workdir)
+        noised = asked.config.privacy.evaluation == "noised"
+        done = _train(cell, cell_config(asked.config, cell), workdir, _UNDER_NOISE if noised else _METRICS)
         heard(done)
         found.append(done)
     return found
@@ -122,7 +127,7 @@ def run_name(config: Config, cell: Cell) -> str:
     return f"sweep-{cell.label}-{digest}"
 
 
-def _train(cell: Cell, config: Config, workdir: Path) -> Done:
+def _train(cell: Cell, config: Config, workdir: Path, metrics: Sequence[str]) -> Done:
     from fedcore.coordinator import simulate
 
     name = run_name(config, cell)
@@ -130,7 +135,7 @@ def _train(cell: Cell, config: Config, workdir: Path) -> Done:
         result = simulate(config, workdir, name)
     except BudgetSpent as error:
         return Done(cell, name, refused=str(error))
-    metric = next((known for known in _METRICS if known in result.metrics), "")
+    metric = next((known for known in metrics if known in result.metrics), "")
     if result.stopped != _ALL or not metric:
         why = result.stopped if result.stopped != _ALL else "no client reported a metric"
         return Done(cell, name, metric, None, result.epsilon, result.mlflow_run, why)

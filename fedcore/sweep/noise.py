@@ -1,7 +1,7 @@
 """From a target ε to the noise multiplier that spends it, for the mechanism that a sweep varies."""
 
 from fedcore.config import Config
-from fedcore.convergence import is_due
+from fedcore.config.evaluate import is_due
 from fedcore.errors import BadInput, PlanRefused
 from fedcore.privacy.calibrate import NOTHING, calibrate
 from fedcore.privacy.events import GaussianSum

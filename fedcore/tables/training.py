@@ -16,6 +16,7 @@ from fedcore.data.prepare import Prepared, prepare
 from fedcore.data.schema import Schema
 from fedcore.errors import BadData, BadInput
 from fedcore.local.metrics import LOWER_IS_BETTER
+from fedcore.local.personal import refuse_noised
 from fedcore.plan import build_plan
 from fedcore.rng import generator
 from fedcore.round import run_round
@@ -70,6 +71,7 @@ def train(
     halfway = halfway or Halfway(workdir / "halfway" / secrets.token_hex(8), every=math.inf)
     config = config_from(overlaid(config_tree(config), {"run": where._asdict()}))
     metric = cell.row.metric or table.metric
+    refuse_noised(config, "a table")
     prepared = _prepared(config, workdir)
     with ExitStack() as stack:
         keep = stack.enter_context(halfway.clients())

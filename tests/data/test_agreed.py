@@ -20,7 +20,7 @@ from fedcore.privacy.leaves import leaves
 from fedcore.report import plan_facts
 from fedcore.session import seen
 from fedcore.simulation import SerialFleet
-from fedcore.types import Task
+from fedcore.types import Reply, Task
 
 AGREED = ("data.encoding=schema",)
 PRIVATE = (
@@ -80,6 +80,11 @@ def test_without_standardizing_numbers_stay_as_they_are():
             "column 'w' has no range",
         ),
         (
+            Schema("t", "regression", "y", numeric=(Numeric("w", "0", 1),)),  # type: ignore[arg-type]
+            True,
+            "column 'w' has the limit '0'",
+        ),
+        (
             Schema("t", "regression", "y", categorical=(Categorical("town"),)),
             True,
             "no words of column 'town'",
@@ -87,7 +92,7 @@ def test_without_standardizing_numbers_stay_as_they_are():
     ],
 )
 def test_a_schema_that_says_too_little_is_named(schema, standardize, why):
-    with pytest.raises(BadInput, match=f"data.encoding schema: .*{why}.*data.encoding: statistics"):
+    with pytest.raises(BadInput, match=f"data.encoding schema: .*{why}"):
         agreed(schema, standardize)
 
 
@@ -101,8 +106,10 @@ def test_a_client_says_that_it_can_take_part_and_no_more(more, rows, settings, w
 
 
 def test_a_run_trains_and_nobody_knows_how_many_rows_there_are(settings, workdir):
-    result = simulate(settings(*PRIVATE), workdir, "r")
+    noised = ("privacy.evaluation=noised", "privacy.evaluation_noise=0.02", "privacy.epsilon=1e7")
+    result = simulate(settings(*PRIVATE, *noised), workdir, "r")
     assert result.metrics["accuracy"] > 0
+    assert "rows" not in result.metrics
     with seen(workdir, "r") as opened:
         assert set(opened.body["rows"].values()) == {1}
         assert set(plan_facts(opened, tracked=True)["clients"].values()) == {None}
@@ -126,6 +133,23 @@ def test_nobody_who_can_take_part_is_an_error(settings, workdir):
     fleet = SerialFleet(sites, ("nobody",), settings(*AGREED))
     with pytest.raises(BadInput, match="no site's data can be used"):
         described(fleet, "r", Schema.load(sites), DataConfig(encoding="schema"))
+
+
+@pytest.mark.parametrize("rows", [None, 0, -5, "x", float("nan"), True])
+def test_a_number_of_rows_that_is_none_is_refused(rows, workdir):
+    class Lying:
+        clients = ("a",)
+
+        def ask(self, task, clients):
+            return iter([Reply("a", {} if rows is None else {"rows": rows})])
+
+    with pytest.raises(BadInput, match="client a says it has .* training rows"):
+        described(Lying(), "r", Schema.load(workdir / "data/sites"), DataConfig(encoding="schema"))
+
+
+def test_another_encoding_of_the_same_data_prepares_nothing_anew(settings, workdir):
+    first = prepare(settings(), workdir)
+    assert prepare(settings(*AGREED), workdir).sites == first.sites
 
 
 def test_what_goes_by_rows_is_refused_where_none_are_told(settings, workdir):

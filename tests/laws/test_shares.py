@@ -129,6 +129,32 @@ def test_without_noise_the_sums_tell_the_metrics(name, mode, rng):
         assert "auc" not in told
 
 
+@pytest.mark.parametrize("noise", [1.0, 5.0])
+def test_parts_that_come_noised_are_added_as_they_are(noise, rng):
+    """Local noise: cut to the bound, means would be drawn to a half. False alarms: one in 10^5, 4.4 deviations."""
+    shares, clients = shared("five classes", "local"), 20_000
+    true = shares.part({"rows": 10, "loss_sum": 2.0, "correct": 9})
+    noised = true + noise * shares.norm * rng.standard_normal((clients, shares.size))
+    total, parts = added_up((Reply(f"{n}", {SHARES: one.tolist()}) for n, one in enumerate(noised)), shares)
+    deviation = noise * shares.norm * sqrt(parts)
+    told = shares.metrics(total, deviation)
+    assert told["accuracy"] == pytest.approx(0.9, abs=1.3 * 4.4 * told[NOISE])
+    assert told["loss"] == pytest.approx(0.2, abs=1.4 * 4.4 * told[NOISE] * CLIP)
+    assert told[NOISE] == pytest.approx(deviation / clients, rel=0.2)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("limit", [0.1, 0.5, 4.0])
+def test_a_limit_on_losses_is_none_on_scores(name, limit, rng):
+    many = rng.dirichlet([1] * 5, 200) if name == "five classes" else rng.uniform(0, 1, 200)
+    y = rng.integers(0, 5 if name == "five classes" else 2, 200).astype(np.float32)
+    free = measure(many.astype(np.float32), y, SCHEMAS[name].task)
+    bound = measure(many.astype(np.float32), y, SCHEMAS[name].task, limit)
+    for kept in {"correct", "positive", "negative", "rows"} & set(free):
+        assert bound[kept] == free[kept]
+    assert bound["loss_sum"] <= min(200 * limit, free["loss_sum"]) * (1 + 1e-12)
+
+
 def test_means_stay_in_their_ranges_and_a_count_within_its_noise_tells_nothing():
     shares = shared("two classes", "record")
     total = np.zeros(shares.size)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fedcore.cli.privacy import app
 from fedcore.errors import BadInput, PlanRefused, UnknownName
 from fedcore.privacy.accountant import Account
-from fedcore.privacy.events import GaussianSum
+from fedcore.privacy.events import GaussianSum, RecordSgd
 
 
 def said(*arguments: str) -> str:
@@ -72,6 +72,19 @@ def test_noisy_evaluations_are_paid_beside_the_updates() -> None:
     assert within["epsilon"]["pld"] <= 1
     assert within["noise_multiplier"] > told("--epsilon", "1", *SAMPLED)["noise_multiplier"]
     assert within["affordable_rounds"] == 1000
+
+
+def test_a_silos_evaluations_take_every_record_and_come_by_rounds_not_steps(root: Path) -> None:
+    silo = ("--noise-multiplier", "4.27", "--sampling-rate", "0.2", "--rounds", "1200", "--delta", "1e-5")
+    facts = told(*silo, "--preset", "flights-private", "--params", str(root / "params.yaml"))
+    run = Account().plus(RecordSgd(4.27, 0.2, 5), 240).plus(RecordSgd(10.0, 1.0, 1), 2)
+    assert facts["epsilon"]["pld"] == pytest.approx(run.epsilon(1e-5))
+
+
+def test_evaluations_that_cost_too_much_by_themselves_are_named() -> None:
+    judged = ("-S", "privacy.evaluation=noised", "-S", "privacy.evaluation_noise=1")
+    with pytest.raises(BadInput, match="the evaluations alone cost ε = .* raise privacy.evaluation_noise"):
+        told("--epsilon", "1", *SAMPLED, *judged)
 
 
 def test_the_model_is_set_against_the_noise() -> None:

@@ -68,6 +68,7 @@ def test_noisy_evaluations_are_within_the_target_and_cells_without_privacy_have_
         ({"seeds": 0}, BadInput, "seeds must be 1 or more, got 0"),
         ({"set": "privacy.mode=none"}, BadConfig, "needs a mode"),
         ({"set": "privacy.evaluation=off"}, BadConfig, "nothing to compare"),
+        ({"set": "privacy.evaluation=noised", "also": "data.task=regression"}, BadConfig, "leaves no r2"),
         ({"set": "privacy.clipping=adaptive"}, PlanRefused, "clipping adaptive"),
     ],
 )
@@ -75,7 +76,7 @@ def test_what_cannot_be_swept_is_refused(change, error, why, root):
     config = load_config(
         root / "params.yaml",
         preset="digits-private",
-        overrides=(*TINY, *([change["set"]] if "set" in change else [])),
+        overrides=(*TINY, *(change[key] for key in ("set", "also") if key in change)),
     )
     asked = Asked(config, change.get("epsilons", (1.0,)), change.get("seeds", 1))
     with pytest.raises(error, match=why):

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from fedcore.cli.run import AsJson, Override, Params, Preset
 from fedcore.config import Config, load_config
+from fedcore.config.evaluate import is_due
 from fedcore.errors import BadInput, MissingExtra, StorageError
 from fedcore.privacy.planning import REASONABLE, Answer, Question, answer, least_clients, refuse_hopeless
 from fedcore.types import Json
@@ -74,9 +76,8 @@ def plan(
         delta=config.privacy.delta if delta is None else delta,
         clients=_clients(config) if clients is None and preset else clients,
         dimension=dimension,
-        judging=config.privacy.evaluation_noise if config.privacy.evaluation == "noised" else None,
-        every=config.evaluate.every,
     )
+    question = _with_evaluations(question, config)
     if clip is not None and not 0 < clip < math.inf:
         raise BadInput(f"clip must be above 0, got {clip:g}: updates longer than it are scaled down to it")
     found = answer(
@@ -101,6 +102,20 @@ def plan(
     console.print(facts["statement"])
     if drawn:
         console.print(f"picture  {drawn}", markup=False, soft_wrap=True)
+
+
+def _with_evaluations(question: Question, config: Config) -> Question:
+    """The question with the noisy evaluations of the parameters; where a silo adds the noise, rounds here are its steps."""
+    privacy, rounds, every = config.privacy, config.run.rounds, config.evaluate.every
+    if privacy.evaluation != "noised":
+        return question
+    if privacy.mode in ("none", "central"):
+        return replace(question, judging=privacy.evaluation_noise, every=every)
+    due = sum(is_due(done, every, rounds) for done in range(1, rounds + 1))
+    noise = privacy.evaluation_noise / (
+        2 if privacy.mode == "local" else 1
+    )  # one update replaced, not one added
+    return replace(question, judging=noise, every=max(1, question.rounds // due), judging_all=True)
 
 
 def _clients(config: Config) -> int | None:

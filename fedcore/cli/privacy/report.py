@@ -34,7 +34,7 @@ def report(
 
         fedcore privacy report --preset digits-private -S privacy.evaluation=off --json
 
-        fedcore privacy report --preset digits-private -S data.encoding=schema -S privacy.evaluation=noised --strict
+        fedcore privacy report --preset digits-private -S data.encoding=schema --strict
     """
     config = load_config(params, preset=preset, overrides=override or ())
     found = leaves(config)
