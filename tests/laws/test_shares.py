@@ -4,7 +4,7 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -57,6 +57,7 @@ def draw(data, name, rows):
 
 @pytest.mark.parametrize("own", [(), ("personal.algorithm=ditto",)], ids=["one model", "own models"])
 @pytest.mark.parametrize("name", SCHEMAS)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_client_moves_the_sums_by_more_than_its_bound(name, own, data):
     shares = shared(name, "central", *own)
@@ -71,6 +72,7 @@ def test_no_client_moves_the_sums_by_more_than_its_bound(name, own, data):
 
 @pytest.mark.parametrize("own", [(), ("personal.algorithm=mr_mtl",)], ids=["one model", "own models"])
 @pytest.mark.parametrize("name", ROWS)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_row_moves_a_silos_sums_by_more_than_its_bound(name, own, data):
     """Whatever the others are, and whether it is the silo's only one."""
