@@ -210,6 +210,7 @@ def run_and_die(workdir: Path, config: object, events: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.no_cover  # what it does over and over other tests run once, and tracing makes it four times as slow
 @pytest.mark.parametrize(
     "overrides",
     [

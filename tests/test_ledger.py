@@ -272,6 +272,7 @@ def test_a_tail_that_is_cut_off_is_seen_by_who_has_read_it(store):
         ledger.reserve("a", 3, EVENT)
 
 
+@pytest.mark.no_cover  # what it does over and over other tests run once, and tracing makes it four times as slow
 def test_ten_thousand_entries_are_added_up_once(store):
     ledger = account(store, 1e6)
     ledger.reserve("a", 0, EVENT)

@@ -39,6 +39,7 @@ def judge() -> Judge:
     return Judge()
 
 
+@pytest.mark.no_cover  # what it does over and over other tests run once, and tracing makes it four times as slow
 @settings(max_examples=20, deadline=None)
 @given(
     changes=st.lists(st.one_of(st.just("none"), st.sampled_from(list(CHANGES))), min_size=2, max_size=4),
