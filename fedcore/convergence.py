@@ -10,8 +10,11 @@ from fedcore.config import Config, EvaluateConfig
 from fedcore.data.schema import Schema
 from fedcore.errors import PlanRefused, UnknownName
 from fedcore.local.metrics import LOWER_IS_BETTER
+from fedcore.local.personal import measured
+from fedcore.local.shares import shares_of
 
 _PERSONAL = "personal_"
+_GATED = frozenset({"auc", "r2"})  # what a gate may ask for that noise can leave nobody to tell
 
 
 @dataclass(frozen=True)
@@ -74,23 +77,37 @@ def refuse_unseen(config: Config, schema: Schema, evaluates: bool) -> None:
             f"evaluate.patience {rules.patience} with privacy.evaluation {config.privacy.evaluation}: no client reports "
             "how good the model is, so nobody can see that it stops improving; set evaluate.patience: 0"
         )
-    known = ["loss", "mse", "mae", "r2"] if schema.task == "regression" else ["loss", "accuracy"]
-    known += ["auc"] if schema.task == "classification" and len(schema.classes) == 2 else []
+    told = _in_the_clear(config, schema)
     if config.privacy.evaluation == "noised":
-        known = [
-            name for name in known if name != "r2" and (name != "auc" or config.privacy.mode == "record")
-        ]
-    if config.personal.algorithm != "none" or config.personal.finetune_steps:
-        known += [_PERSONAL + name for name in known]
-    for gate in config.promotion.gates if config.privacy.evaluation == "noised" else ():
-        if gate.metric in ("auc", "r2") and gate.metric not in known:
+        known = list(shares_of(config, schema).names)
+        lost = next(
+            (
+                gate.metric
+                for gate in config.promotion.gates
+                if gate.metric in _GATED.union(told).difference(known)
+            ),
+            None,
+        )
+        if lost:
             raise PlanRefused(
-                f"promotion.gates asks for {gate.metric}, which no evaluation under noise gives where privacy.mode is "
+                f"promotion.gates asks for {lost}, which no evaluation under noise gives where privacy.mode is "
                 f"{config.privacy.mode}; gate by {', '.join(known)}, or set privacy.evaluation: clear"
             )
+    else:
+        known = told
     if rules.metric not in known:
         raise UnknownName("metric of evaluate.metric", rules.metric, known)
 
 
 def _gain(old: float, new: float, metric: str) -> float:
     return old - new if metric.removeprefix(_PERSONAL) in LOWER_IS_BETTER else new - old
+
+
+def _in_the_clear(config: Config, schema: Schema) -> list[str]:
+    """The metrics of an evaluation in the clear."""
+    names = {
+        "classification": ["loss", "accuracy", *(["auc"] if len(schema.classes) == 2 else [])],
+        "regression": ["loss", "mse", "mae", "r2"],
+        "survival": ["loss", "c_index"],
+    }[schema.task]
+    return names + [_PERSONAL + name for name in names if measured(config)]

@@ -22,7 +22,7 @@ from fedcore.local.shares import DOUBT
 from fedcore.optimizers import optimizer
 from fedcore.pace import pace
 from fedcore.privacy.leaves import counts_stay
-from fedcore.protection import Setting, protection, summary
+from fedcore.protection import Setting, noisy_summary, protection
 from fedcore.rules import Aggregation, aggregation
 from fedcore.rules.decide import accepted_options, mixer, rule
 from fedcore.selection import Population, selection
@@ -75,11 +75,11 @@ def build_plan(config: Config, rows: Mapping[str, int], schema: Schema, features
         rollback_factor=config.evaluate.rollback_factor,
         doubt=DOUBT * config.privacy.evaluation_clip,
         follow=partial(followed, rules=config.evaluate),
-        summarize=summary(setting, schema)
+        summarize=noisy_summary(setting, schema)
         if config.privacy.evaluation == "noised"
         else lambda replies, round_number: summarize(replies, schema.task),
         judges=private.judges,
-        judged_once=config.privacy.evaluation == "noised" and config.privacy.mode != "central",
+        judged_once=private.judged_once,
         features=features,
         timing=timing,
         remembers=chosen.remembers or (timing is not None and config.time.battery is not None),

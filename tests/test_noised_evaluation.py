@@ -10,7 +10,7 @@ from fedcore.coordinator import advance, open_run, records, simulate
 from fedcore.errors import BadInput, CorruptState, PlanRefused, RunConflict
 from fedcore.ledger import entries
 from fedcore.local.client import Client
-from fedcore.local.shares import NOISE, SHARES, shares_of
+from fedcore.local.shares import NOISE, shares_of
 from fedcore.privacy.accountant import Account
 from fedcore.privacy.events import (
     Covered,
@@ -22,6 +22,7 @@ from fedcore.privacy.events import (
     event_from_json,
     event_tree,
 )
+from fedcore.privacy.leaves import SHARES
 from fedcore.redteam.audit import run_audit
 from fedcore.redteam.course import Asked
 from fedcore.redteam.trial import open_arena
@@ -237,26 +238,20 @@ def test_the_audit_is_of_what_training_released(workdir, settings):
     assert verdict.upper == pytest.approx(Account().plus(GaussianSum(2.0, None), 3).epsilon(0.01))
 
 
+def verdicts(workdir, config, run):
+    simulate(config, workdir, run)
+    found = records(workdir, run)
+    return {record.verdict for record in found}, [record.metrics["loss"] for record in found]
+
+
 def test_noise_alone_rolls_nothing_back(workdir, settings):
-    loud = (
-        "privacy.evaluation_noise=0.4",
-        "evaluate.rollback_factor=1.0001",
-        "run.rounds=12",
-        "server.lr=1e-9",
-    )
-    simulate(settings(*NOISED, *MODES["central"], *loud), workdir, "a")
-    found = records(workdir, "a")
-    losses = [record.metrics["loss"] for record in found]
+    strict = (*NOISED, *MODES["central"], "evaluate.rollback_factor=1.0001", "run.rounds=12")
+    still = settings(*strict, "privacy.evaluation_noise=0.4", "server.lr=1e-9")
+    told, losses = verdicts(workdir, still, "still")
     assert max(losses) > 1.0001 * min(losses[:6])  # by noise: the model hardly moves
-    assert {record.verdict for record in found} == {"keep"}
-    worse = (
-        "privacy.evaluation_noise=0.001",
-        "evaluate.rollback_factor=1.0001",
-        "server.lr=2",
-        "run.rounds=8",
-    )
-    simulate(settings(*NOISED, *MODES["central"], *worse), workdir, "b")
-    assert "rollback" in {record.verdict for record in records(workdir, "b")}
+    assert told == {"keep"}
+    worse = settings(*strict, "privacy.evaluation_noise=0.001", "server.lr=2")
+    assert "rollback" in verdicts(workdir, worse, "worse")[0]
 
 
 def test_where_nobody_answers_no_number_is_made_up(workdir, settings):

@@ -27,3 +27,8 @@ class EvaluateConfig:
 def is_due(done: int, every: int, rounds: int) -> bool:
     """Whether a model is judged once `done` of `rounds` rounds are: each `every` of them (0: never), and after the last."""
     return every > 0 and (done % every == 0 or done == rounds)
+
+
+def times_due(done: int, every: int, rounds: int) -> int:
+    """How often a model is judged in the first `done` of `rounds` rounds."""
+    return sum(is_due(number, every, rounds) for number in range(1, done + 1))

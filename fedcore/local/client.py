@@ -20,9 +20,9 @@ from fedcore.local.metrics import measure
 from fedcore.local.personal import PERSONAL, measured
 from fedcore.local.place import Place
 from fedcore.local.sgd import algorithm, training
-from fedcore.local.shares import SHARES, shares_of
+from fedcore.local.shares import shares_of
 from fedcore.local.work import Work
-from fedcore.privacy.leaves import counts_stay, error_sent, facts_sent
+from fedcore.privacy.leaves import SHARES, counts_stay, error_sent, facts_sent
 from fedcore.rng import generator
 from fedcore.transforms.client import client_chain
 from fedcore.transforms.clip import norm

@@ -80,15 +80,6 @@ def refuse_own(config: Config, what: str) -> None:
         )
 
 
-def refuse_noised(config: Config, what: str) -> None:
-    """Raise `PlanRefused` for evaluations under noise where `what` asks for more of them than are paid."""
-    if config.privacy.evaluation == "noised":
-        raise PlanRefused(
-            f"privacy.evaluation noised: {what} judges models beside its rounds, which no account would count; "
-            "set privacy.evaluation: clear"
-        )
-
-
 def _refuse_steps(config: Config) -> None:
     name, steps = config.personal.algorithm, config.personal.finetune_steps
     if name in _ADAPTS and not steps:

@@ -14,11 +14,12 @@ import numpy as np
 
 from fedcore.config import Config
 from fedcore.data.schema import Schema
+from fedcore.errors import PlanRefused
 from fedcore.local.metrics import auc, metrics_of
 from fedcore.local.personal import measured
+from fedcore.privacy.leaves import SHARES
 from fedcore.types import Floats, Json, Reply
 
-SHARES = "shares"  # under this name a client's part leaves it
 NOISE = "evaluation_noise"  # under this one the metrics say what deviation the noise gave a share
 BINS = 16
 DOUBT = 3.0  # deviations of its noise within which a number says nothing: one in a thousand is further off
@@ -28,17 +29,20 @@ _OWN = "personal_"
 
 @dataclass(frozen=True)
 class Shares:
-    """Which metrics are shared, each with its largest value, and whether a row is the unit or a client.
+    """Which metrics are shared under `mode` of privacy, each with its largest value.
 
-    `guarded` says whether the server cuts each part to its bound, because it adds the noise: a part that
-    came noised stays as it is. `curves` are the prefixes of those models whose scores are counted by class.
+    `curves` are the prefixes of those models whose scores are counted by class.
     """
 
+    mode: str
     task: str
     limits: Mapping[str, float]
-    by_row: bool
-    guarded: bool
     curves: tuple[str, ...] = ()
+
+    @property
+    def by_row(self) -> bool:
+        """Whether a row is the unit, and not a client."""
+        return self.mode == "record"
 
     @property
     def size(self) -> int:
@@ -61,16 +65,19 @@ class Shares:
         units = rows if self.by_row else 1
         found = [units / 2]
         for name, limit in self.limits.items():
-            mean = metrics_of(*self._of(name, facts)).get(name.removeprefix(_OWN), limit / 2)
+            mean = metrics_of(_of(name, facts), self.task).get(name.removeprefix(_OWN), limit / 2)
             found.append(units * min(max(mean / limit - 0.5, -0.5), 0.5))
         return np.concatenate([found, *self._histograms(facts)])
 
     def bounded(self, reply: Reply) -> Floats | None:
-        """The part in a reply, made short where the server is to; None where there is none that could be added."""
+        """The part in a reply, None where there is none that could be added.
+
+        Where the server adds the noise it cuts the part to its bound; one that came noised stays as it is.
+        """
         part = np.asarray(reply.facts.get(SHARES, ()), np.float64)
         if reply.error is not None or part.shape != (self.size,) or not np.isfinite(part).all():
             return None
-        if not self.guarded:
+        if self.mode != "central":
             return part
         part[0] = min(max(part[0], 0.0), 0.5)
         return np.clip(part, -0.5, 0.5)
@@ -93,17 +100,19 @@ class Shares:
         return means | squares | self._areas(total) | {NOISE: deviation / units}
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics that noisy sums can tell."""
+        squares = [f"{prefix}mse" for prefix in self._models if self.task == "regression"]
+        return (*self.limits, *squares, *(f"{prefix}auc" for prefix in self.curves))
+
+    @property
     def _models(self) -> tuple[str, ...]:
         return ("", _OWN) if f"{_OWN}loss" in self.limits else ("",)
 
-    def _of(self, name: str, facts: Mapping[str, Json]) -> tuple[Mapping[str, Json], str]:
-        return (facts["personal"] if name.startswith(_OWN) else facts), self.task
-
     def _histograms(self, facts: Mapping[str, Json]) -> Iterable[Floats]:
         for prefix in self.curves:
-            own = self._of(prefix, facts)[0]
             for side in _SIDES:
-                yield np.asarray(own[side], np.float64).reshape(BINS, -1).sum(axis=1)
+                yield np.asarray(_of(prefix, facts)[side], np.float64).reshape(BINS, -1).sum(axis=1)
 
     def _areas(self, total: Floats) -> dict[str, float]:
         counted = total[1 + len(self.limits) :].reshape(len(self.curves), 2, BINS)
@@ -115,18 +124,18 @@ class Shares:
 
 def shares_of(config: Config, schema: Schema) -> Shares:
     """What clients share of an evaluation under ``privacy.evaluation: noised``."""
-    by_row, limit = config.privacy.mode == "record", config.privacy.evaluation_clip
+    mode, limit = config.privacy.mode, config.privacy.evaluation_clip
     named = {
         "classification": {"accuracy": 1.0},
         "regression": {"mae": sqrt(limit)},
         "survival": {"c_index": 1.0},
     }[schema.task]
     limits = {"loss": limit, **named}
-    curves: tuple[str, ...] = ("",) if by_row and len(schema.classes) == 2 else ()
+    curves: tuple[str, ...] = ("",) if mode == "record" and len(schema.classes) == 2 else ()
     if measured(config):
         limits |= {_OWN + name: most for name, most in limits.items()}
         curves += tuple(_OWN for _ in curves)
-    return Shares(schema.task, limits, by_row, config.privacy.mode == "central", curves)
+    return Shares(mode, schema.task, limits, curves)
 
 
 def added_up(replies: Iterable[Reply], shares: Shares) -> tuple[Floats, int]:
@@ -134,3 +143,18 @@ def added_up(replies: Iterable[Reply], shares: Shares) -> tuple[Floats, int]:
     parts = {reply.client: shares.bounded(reply) for reply in replies}
     known = [part for _, part in sorted(parts.items()) if part is not None]
     return np.sum([np.zeros(shares.size), *known], axis=0), len(known)
+
+
+def refuse_noised(config: Config, what: str) -> None:
+    """Raise `PlanRefused` for evaluations under noise where `what` asks for more of them than are paid."""
+    if config.privacy.evaluation == "noised":
+        raise PlanRefused(
+            f"privacy.evaluation noised: {what} judges models beside its rounds, which no account would count; "
+            "set privacy.evaluation: clear"
+        )
+
+
+def _of(name: str, facts: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The sums of the model that the metric `name` is of: the client's own, or that of all."""
+    own: Mapping[str, Json] = facts["personal"] if name.startswith(_OWN) else facts
+    return own

@@ -17,7 +17,8 @@ _WHO = frozenset(
     | {"began", "handed", "late", "course"}  # of an asynchronous version
 )
 _COVERED = frozenset({"unclipped"})  # counted with noise of its own: adaptive clipping
-_SHARED = {"noised": frozenset({"shares"}), "off": frozenset[str]()}  # of an evaluation
+SHARES = "shares"  # under this name a client's part of a noisy evaluation leaves it
+_SHARED = {"noised": frozenset({SHARES}), "off": frozenset[str]()}  # of an evaluation
 _NOTHING = "nothing"  # closes what a federation cannot do without
 _SILENT = "stays with the site"
 

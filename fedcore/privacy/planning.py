@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from fedcore.config.evaluate import is_due
+from fedcore.config.evaluate import is_due, times_due
 from fedcore.errors import BadInput, PlanRefused
 from fedcore.privacy.accountant import Account, Spent
 from fedcore.privacy.calibrate import calibrate
@@ -27,8 +27,7 @@ _CURVE_POINTS = 40
 class Question:
     """What is planned: `rounds` sums at `delta`, each over a cohort drawn at `rate` of the `clients`.
 
-    Each `every` rounds, and after the last, a noisy evaluation is released too, of noise multiplier `judging` (None: never),
-    over a cohort drawn at the same rate, or everyone (`judging_all`).
+    Each `every` rounds, and after the last, a noisy `evaluation` is released too (None: never).
     `sampling` is ``poisson`` (a secret draw, client by client), ``fixed`` (exactly rate · clients
     of them, in secret) or ``none`` (everyone, or whoever is there: no amplification). `clients` and
     `dimension`, the model's number of parameters, may be unknown.
@@ -40,9 +39,8 @@ class Question:
     delta: float
     clients: int | None = None
     dimension: int | None = None
-    judging: float | None = None
+    evaluation: GaussianSum | None = None
     every: int = 1
-    judging_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,27 +187,18 @@ def _event(question: Question) -> Callable[[float], Event]:
     return lambda multiplier: GaussianSum(multiplier, rate)
 
 
-def _evaluation(question: Question) -> Event | None:
-    """What a noisy evaluation releases; None where there is none."""
-    if question.judging is None:
-        return None
-    sampled = question.sampling == "poisson" and question.rate < 1 and not question.judging_all
-    return GaussianSum(question.judging, question.rate if sampled else None)
-
-
 def _evaluations(question: Question, rounds: int) -> Account:
     """The evaluations of the first `rounds` rounds."""
-    event = _evaluation(question)
-    times = sum(is_due(done, question.every, question.rounds) for done in range(1, rounds + 1))
-    return Account() if event is None else Account().plus(event, times)
+    if question.evaluation is None:
+        return Account()
+    return Account().plus(question.evaluation, times_due(rounds, question.every, question.rounds))
 
 
 def _by_round(question: Question, release: Event) -> Callable[[int], Event]:
     """Which event each round is, from 0."""
-    event = _evaluation(question)
-    if event is None:
+    if question.evaluation is None:
         return lambda number: release
-    judged = Judged(release, event)
+    judged = Judged(release, question.evaluation)
     return lambda number: judged if is_due(number + 1, question.every, question.rounds) else release
 
 

@@ -102,14 +102,13 @@ def _evaluation(config: Config) -> list[str]:
     privacy, every = config.privacy, config.evaluate.every
     if privacy.evaluation != "noised":
         return []
-    who = {"central": "the server adds", "local": "each client adds", "record": "each silo adds"}[
-        privacy.mode
-    ]
-    drawn = ", over a secret Poisson sample of its own" if config.cohort.sampling == "poisson" else ""
+    adds = {"central": "the server", "local": "each client", "record": "each silo"}[privacy.mode]
     often = "each round" if every == 1 else f"every {every} rounds"
+    if privacy.mode == "central" and config.cohort.sampling == "poisson":
+        often += ", over a secret Poisson sample of its own"
     return [
-        f"Evaluation, {often}{drawn if privacy.mode == 'central' else ''}: {who} Gaussian noise of "
-        f"{privacy.evaluation_noise:g} × what one {_unit(privacy)} can move the sums of metrics by, and ε counts it."
+        f"Evaluation, {often}: {adds} adds Gaussian noise of {privacy.evaluation_noise:g} × what one {_unit(privacy)} can "
+        "move the sums of metrics by, and ε counts it."
     ]
 
 
@@ -150,10 +149,8 @@ def _trusted(privacy: PrivacyConfig) -> str:
 
 
 def _uncovered(config: Config) -> list[str]:
-    privacy, told = (
-        config.privacy,
-        ["feature statistics and row counts that clients report before the first round"],
-    )
+    privacy = config.privacy
+    told = ["feature statistics and row counts that clients report before the first round"]
     if config.data.encoding == "schema":
         told = [] if counts_stay(config) else ["row counts that clients report before the first round"]
     open_ends = [

@@ -11,13 +11,13 @@ from fedcore.config import Config, PrivacyConfig
 from fedcore.errors import PlanRefused
 from fedcore.privacy.planning import refuse_hopeless
 from fedcore.protection.central import central
-from fedcore.protection.evaluation import noised, summary
+from fedcore.protection.evaluation import noised, noisy_summary
 from fedcore.protection.local import local
 from fedcore.protection.mechanisms import MECHANISMS
 from fedcore.protection.record import record
 from fedcore.protection.setting import Protection, Setting, from_seed
 
-__all__ = ["Protection", "Setting", "protection", "summary"]
+__all__ = ["Protection", "Setting", "noisy_summary", "protection"]
 
 
 def protection(setting: Setting) -> Protection:

@@ -12,8 +12,7 @@ from fedcore.local.shares import Shares, added_up, shares_of
 from fedcore.privacy.events import Event, GaussianSum, Judged, LocalRelease, RecordSgd
 from fedcore.privacy.planning import MOST_NOISE
 from fedcore.protection.mechanisms import normal_of
-from fedcore.protection.setting import Protection, Setting
-from fedcore.rng import generator, secret_generator
+from fedcore.protection.setting import Protection, Setting, secret
 from fedcore.selection import Turn
 from fedcore.state import Charge, Summary
 from fedcore.transforms.noise import add_gaussian
@@ -45,7 +44,8 @@ def noised(setting: Setting, found: Protection) -> Protection:
         trained = charge.event(round_number)
         return Judged(trained, event) if is_due(round_number + 1, every, rounds) else trained
 
-    return replace(found, charge=Charge(both, charge.delta), judges=_judges(setting))
+    once = privacy.mode != "central"  # there a client adds the noise, and says nothing twice
+    return replace(found, charge=Charge(both, charge.delta), judges=_judges(setting), judged_once=once)
 
 
 def evaluation_event(privacy: PrivacyConfig, rate: float | None) -> Event:
@@ -57,7 +57,7 @@ def evaluation_event(privacy: PrivacyConfig, rate: float | None) -> Event:
     return RecordSgd(privacy.evaluation_noise, 1.0, 1)  # all records of a silo once: a step that takes each
 
 
-def summary(setting: Setting, schema: Schema) -> Summary:
+def noisy_summary(setting: Setting, schema: Schema) -> Summary:
     """What the server makes of the replies to a noised evaluation.
 
     Raises `PlanRefused` where so few units answer that noise would drown them.
@@ -81,15 +81,10 @@ def _judges(setting: Setting) -> Callable[[str, int], Sequence[str]] | None:
     """Whom an evaluation asks: a secret Poisson draw of its own where rounds have one, else everyone."""
     if setting.privacy.mode != "central" or setting.chosen.amplifies_at is None:
         return None
-    clients, draw, seeded = (
-        tuple(sorted(setting.rows)),
-        setting.chosen.draw,
-        setting.privacy.noise == "seeded",
-    )
+    chance, clients = secret(setting.config, "judges"), tuple(sorted(setting.rows))
 
     def judges(run: str, round_number: int) -> Sequence[str]:
-        rng = generator(setting.config.seed, "judges", run, round_number) if seeded else secret_generator()
-        return draw(clients, rng, Turn(round_number))
+        return setting.chosen.draw(clients, chance(run, round_number), Turn(round_number))
 
     return judges
 

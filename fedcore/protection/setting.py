@@ -28,6 +28,7 @@ class Protection:
     charge: Charge | None = None
     evaluates: bool = True
     judges: Callable[[str, int], Sequence[str]] | None = None
+    judged_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,17 +81,17 @@ class Setting:
         return generator(self.config.seed, purpose, self.run, round_number)
 
 
-def from_seed(config: Config) -> Chance:
-    """Cohorts from the seed and the run's name: runs of one seed have cohorts of their own."""
-    return lambda run, round_number: generator(config.seed, "cohort", run, round_number)
+def from_seed(config: Config, purpose: str = "cohort") -> Chance:
+    """Cohorts from the seed and the run's name: runs of one seed have cohorts of their own, and one for each `purpose`."""
+    return lambda run, round_number: generator(config.seed, purpose, run, round_number)
 
 
-def secret(config: Config) -> Chance:
+def secret(config: Config, purpose: str = "cohort") -> Chance:
     """Cohorts that nobody can compute: amplification counts on it, and the seed stands in ``params.yaml``.
 
     A simulation draws from the seed and the run: two private runs of one seed must not share their
     cohorts, or their amplification would not compose.
     """
     if config.privacy.noise == "seeded":
-        return from_seed(config)
+        return from_seed(config, purpose)
     return lambda run, round_number: secret_generator()

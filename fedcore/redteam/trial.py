@@ -19,7 +19,8 @@ from fedcore.data.federated import load_site
 from fedcore.data.prepare import prepare
 from fedcore.data.schema import Schema
 from fedcore.errors import BadInput, Diverged, TooFewClients
-from fedcore.local.personal import refuse_noised, refuse_own
+from fedcore.local.personal import refuse_own
+from fedcore.local.shares import refuse_noised
 from fedcore.plan import build_plan
 from fedcore.redteam.attacks import Attack
 from fedcore.redteam.data import backdoor, implanted

@@ -1,10 +1,11 @@
 """From a target ε to the noise multiplier that spends it, for the mechanism that a sweep varies."""
 
 from fedcore.config import Config
-from fedcore.config.evaluate import is_due
+from fedcore.config.evaluate import times_due
 from fedcore.errors import BadInput, PlanRefused
 from fedcore.privacy.calibrate import NOTHING, calibrate
 from fedcore.privacy.events import GaussianSum
+from fedcore.protection.evaluation import evaluation_event
 from fedcore.selection import selection
 
 
@@ -30,9 +31,8 @@ def noise_for(config: Config, target: float) -> float:
             "set cohort.sampling: poisson or all"
         )
     rate = selection(config).amplifies_at
-    rounds, every = config.run.rounds, config.evaluate.every
-    judged = sum(is_due(done, every, rounds) for done in range(1, rounds + 1))
-    beside = NOTHING
+    rounds, beside = config.run.rounds, NOTHING
     if privacy.evaluation == "noised":
-        beside = beside.plus(GaussianSum(privacy.evaluation_noise, rate), judged)
+        judged = times_due(rounds, config.evaluate.every, rounds)
+        beside = beside.plus(evaluation_event(privacy, rate), judged)
     return calibrate(lambda multiplier: GaussianSum(multiplier, rate), rounds, privacy.delta, target, beside)

@@ -16,7 +16,7 @@ from fedcore.data.prepare import Prepared, prepare
 from fedcore.data.schema import Schema
 from fedcore.errors import BadData, BadInput
 from fedcore.local.metrics import LOWER_IS_BETTER
-from fedcore.local.personal import refuse_noised
+from fedcore.local.shares import refuse_noised
 from fedcore.plan import build_plan
 from fedcore.rng import generator
 from fedcore.round import run_round

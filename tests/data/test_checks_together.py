@@ -40,7 +40,7 @@ def judge() -> Judge:
 
 
 @pytest.mark.no_cover  # what it does over and over other tests run once, and tracing makes it four times as slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     changes=st.lists(st.one_of(st.just("none"), st.sampled_from(list(CHANGES))), min_size=2, max_size=4),
     duplicates=st.sampled_from([0.0, 0.1, 1.0]),

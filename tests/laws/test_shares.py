@@ -4,14 +4,15 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedcore.config import load_config
 from fedcore.data.schema import Schema
 from fedcore.local.metrics import measure, summarize
-from fedcore.local.shares import BINS, NOISE, SHARES, added_up, shares_of
+from fedcore.local.shares import BINS, NOISE, added_up, shares_of
+from fedcore.privacy.leaves import SHARES
 from fedcore.types import Reply
 
 CLIP = 4.0
@@ -57,7 +58,6 @@ def draw(data, name, rows):
 
 @pytest.mark.parametrize("own", [(), ("personal.algorithm=ditto",)], ids=["one model", "own models"])
 @pytest.mark.parametrize("name", SCHEMAS)
-@settings(max_examples=40)
 @given(data=st.data())
 def test_no_client_moves_the_sums_by_more_than_its_bound(name, own, data):
     shares = shared(name, "central", *own)
@@ -72,7 +72,6 @@ def test_no_client_moves_the_sums_by_more_than_its_bound(name, own, data):
 
 @pytest.mark.parametrize("own", [(), ("personal.algorithm=mr_mtl",)], ids=["one model", "own models"])
 @pytest.mark.parametrize("name", ROWS)
-@settings(max_examples=40)
 @given(data=st.data())
 def test_no_row_moves_a_silos_sums_by_more_than_its_bound(name, own, data):
     """Whatever the others are, and whether it is the silo's only one."""

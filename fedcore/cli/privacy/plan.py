@@ -14,8 +14,9 @@ from rich.table import Table
 
 from fedcore.cli.run import AsJson, Override, Params, Preset
 from fedcore.config import Config, load_config
-from fedcore.config.evaluate import is_due
+from fedcore.config.evaluate import times_due
 from fedcore.errors import BadInput, MissingExtra, StorageError
+from fedcore.privacy.events import GaussianSum
 from fedcore.privacy.planning import REASONABLE, Answer, Question, answer, least_clients, refuse_hopeless
 from fedcore.types import Json
 
@@ -105,17 +106,20 @@ def plan(
 
 
 def _with_evaluations(question: Question, config: Config) -> Question:
-    """The question with the noisy evaluations of the parameters; where a silo adds the noise, rounds here are its steps."""
+    """The question with the noisy evaluations of the parameters.
+
+    Where a silo adds the noise, rounds here are its steps, and it judges by all its records. A local
+    evaluation counts half its noise: it may be replaced by any other.
+    """
     privacy, rounds, every = config.privacy, config.run.rounds, config.evaluate.every
     if privacy.evaluation != "noised":
         return question
     if privacy.mode in ("none", "central"):
-        return replace(question, judging=privacy.evaluation_noise, every=every)
-    due = sum(is_due(done, every, rounds) for done in range(1, rounds + 1))
-    noise = privacy.evaluation_noise / (
-        2 if privacy.mode == "local" else 1
-    )  # one update replaced, not one added
-    return replace(question, judging=noise, every=max(1, question.rounds // due), judging_all=True)
+        rate = question.rate if question.sampling == "poisson" and question.rate < 1 else None
+        return replace(question, evaluation=GaussianSum(privacy.evaluation_noise, rate), every=every)
+    noise = privacy.evaluation_noise / 2 if privacy.mode == "local" else privacy.evaluation_noise
+    spread = max(1, question.rounds // times_due(rounds, every, rounds))
+    return replace(question, evaluation=GaussianSum(noise, None), every=spread)
 
 
 def _clients(config: Config) -> int | None:
@@ -139,7 +143,7 @@ def _facts(question: Question, found: Answer, clip: float) -> dict[str, Json]:
         "clients": question.clients,
         "dimension": question.dimension,
         "clip": clip,
-        "evaluation_noise": question.judging,
+        "evaluation_noise": question.evaluation.noise_multiplier if question.evaluation else None,
         "noise_on_sum": found.noise_multiplier * clip,
         "noise_on_mean": on_mean,
         "noise_ratio": found.noise_ratio,
@@ -169,10 +173,10 @@ def _statement(question: Question, found: Answer) -> str:
 
 def _judged(question: Question) -> str:
     """What noisy evaluations add, as one more sentence; none where there are none."""
-    if question.judging is None:
+    if question.evaluation is None:
         return ""
     often = "each round" if question.every == 1 else f"every {question.every} rounds"
-    return f" That includes a noisy evaluation {often}, of noise multiplier {question.judging:g}."
+    return f" That includes a noisy evaluation {often}, of noise multiplier {question.evaluation.noise_multiplier:g}."
 
 
 def _afforded(found: Answer) -> str:
