@@ -17,7 +17,7 @@ from fedcore.blobs import write_whole
 from fedcore.clock import Schedule
 from fedcore.config import config_tree
 from fedcore.errors import MissingExtra
-from fedcore.privacy.leaves import disclosed
+from fedcore.privacy.leaves import counts_stay, disclosed
 from fedcore.privacy.statement import statement
 from fedcore.session import Session
 from fedcore.types import Json, RoundRecord, canonical_json, vector_sha256
@@ -153,10 +153,10 @@ def _pretty(tree: Json) -> bytes:
 def plan_facts(opened: Session, tracked: bool = False) -> Mapping[str, Json]:
     """What was planned, as JSON: who takes part with how many rows, who was left out, all settings.
 
-    What is `tracked` under privacy does not say how many rows, which the server alone was told.
+    It does not say how many rows where no client does, nor where it is `tracked` and the server alone was told.
     """
-    body = opened.body
-    silent = tracked and opened.config.privacy.mode != "none"
+    body, config = opened.body, opened.config
+    silent = counts_stay(config) or (tracked and config.privacy.mode != "none")
     return {
         "run": opened.name,
         "settings": body["config"],

@@ -11,6 +11,7 @@ does is in `local/`; clients are reached through the `Fleet`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -344,8 +345,8 @@ def _kept_as_they_come(known: Known, task: Task, judges: Sequence[str]) -> Itera
     journal = known.journal
     missing = [client for client in judges if journal.kept(JUDGED + client) is None]
     for reply in known.fleet.ask(task, missing):
-        said = Outcome({"facts": dict(reply.facts), "error": reply.error})
-        journal.once(JUDGED + reply.client, lambda said=said: said)  # type: ignore[misc]
+        said = {"facts": dict(reply.facts), "error": reply.error}
+        journal.once(JUDGED + reply.client, partial(Outcome, said))
     for client in judges:
         if (outcome := journal.kept(JUDGED + client)) is not None:
             yield Reply(client, outcome.facts["facts"], error=outcome.facts["error"])

@@ -82,6 +82,12 @@ def train_statistics(
     return describe({name: column[train] for name, column in columns.items()}, schema, labels[train])
 
 
+def train_rows(folder: Path, schema: Schema, seed: int, site: str, test_fraction: float) -> int:
+    """How many training rows the site has. Raises `BadData`."""
+    columns, _ = read_columns(folder, schema)
+    return len(sides(columns, schema, seed, site, test_fraction)[0])
+
+
 def load_site(
     folder: Path, schema: Schema, features: Features, seed: int, site: str, test_fraction: float
 ) -> SiteData:

@@ -38,8 +38,9 @@ def prepare(config: Config, workdir: Path) -> Prepared:
     from fedcore.data.catalog import ingest
     from fedcore.data.partition import partition
 
-    said = {name: value for name, value in config_tree(config)["data"].items() if name != "encoding"}
-    settings = canonical_json({"seed": config.seed, "data": said})
+    wanted = config_tree(config)["data"]
+    del wanted["encoding"]  # it changes no file
+    settings = canonical_json({"seed": config.seed, "data": wanted})
     folder = workdir / "data"
     if (folder / "prepared.json").exists() and (folder / "prepared.json").read_text("utf-8") != settings:
         folder = workdir / f"data-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"

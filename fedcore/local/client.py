@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedcore.adapters.model import Model, Stream, Training
 from fedcore.config import Config
 from fedcore.config.evaluate import is_due
-from fedcore.data.federated import SiteData, train_statistics
+from fedcore.data.federated import SiteData, train_rows, train_statistics
 from fedcore.errors import AnsweredBefore, BadInput, Diverged, FedcoreError
 from fedcore.local.dp_sgd import dp_sgd
 from fedcore.local.kept import answered, keep, kept_before, note_answered
@@ -105,7 +105,7 @@ class Client:
 
     def _describe(self, task: Task) -> Reply:
         data = self._config.data
-        statistics = train_statistics(
+        site = (
             self._place.sites / self.name,
             self._place.schema,
             self._config.seed,
@@ -113,7 +113,10 @@ class Client:
             data.test_fraction,
         )
         if data.encoding == "schema":
-            return Reply(self.name, {"rows": 1 if counts_stay(self._config) else statistics.rows})
+            # read even where nobody hears of them: a site that cannot be used says so now
+            rows = train_rows(*site)
+            return Reply(self.name, {"rows": 1 if counts_stay(self._config) else rows})
+        statistics = train_statistics(*site)
         return Reply(self.name, {"statistics": statistics.tree(), "rows": statistics.rows})
 
     def _train(self, task: Task) -> Reply:

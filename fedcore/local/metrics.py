@@ -31,13 +31,13 @@ def measure(
 
     With a `limit` no row's loss counts with more, whatever its score; but for survival, where rows have none.
     """
+    most = math.inf if limit is None else limit
     if limit is not None:
         scores = np.nan_to_num(scores)
     if task == "survival":
         return _measure_risks(scores, y)
     if task == "regression":
-        return _measure_values(scores, y, math.inf if limit is None else limit)
-    most = math.inf if limit is None else limit
+        return _measure_values(scores, y, most)
     return _measure_classes(scores, y, most) if scores.ndim == 2 else _measure_binary(scores, y, most)
 
 

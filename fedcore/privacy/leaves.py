@@ -21,6 +21,8 @@ SHARES = "shares"  # under this name a client's part of a noisy evaluation leave
 _SHARED = {"noised": frozenset({SHARES}), "off": frozenset[str]()}  # of an evaluation
 _NOTHING = "nothing"  # closes what a federation cannot do without
 _SILENT = "stays with the site"
+_BY_SCHEMA = f"{_SILENT} (data.encoding: schema)"
+_ONCE = "in the clear, once"
 
 
 @dataclass(frozen=True)
@@ -101,45 +103,39 @@ def leaves(config: Config) -> tuple[Leaving, ...]:
 
 def _described(config: Config) -> tuple[Leaving, ...]:
     """What a site tells before the first round, with or without privacy."""
-    clear, by_schema = "in the clear, once", config.data.encoding == "schema"
-    statistics = "feature statistics: count, mean and deviation of each column, words that occur"
-    counts = "number of training rows"
-    told = "the server" if config.privacy.mode != "none" else "the server, tracking"
-    return (
-        Leaving(statistics, None, f"{_SILENT} (data.encoding: schema)", None)
-        if by_schema
-        else Leaving(
-            statistics,
-            "the server, and with the model whoever gets it",
-            clear,
-            False,
-            "set data.encoding: schema",
-        ),
-        Leaving(counts, None, f"{_SILENT} (data.encoding: schema)", None)
-        if counts_stay(config)
-        else Leaving(counts, told, clear, False, _counts_closed(config)),
-        Leaving(
-            "checks: passed or why not, a range of rows, shares of missing cells",
-            "the server, tracking" if config.tracking.enabled else "the server",
-            clear,
-            False,
-            "tracking.enabled: false keeps them with the server"
-            if config.tracking.enabled
-            else f"{_NOTHING}: who may take part must be known",
-        ),
-        Leaving(
-            "digest of the data version",
-            "the server, tracking",
-            "hashed with a key that only the site has",
-            True,
-        ),
+    digest = Leaving(
+        "digest of the data version",
+        "the server, tracking",
+        "hashed with a key that only the site has",
+        True,
     )
+    return _statistics(config), _counts(config), _checks(config), digest
 
 
-def _counts_closed(config: Config) -> str:
+def _statistics(config: Config) -> Leaving:
+    what = "feature statistics: count, mean and deviation of each column, words that occur"
+    if config.data.encoding == "schema":
+        return Leaving(what, None, _BY_SCHEMA, None)
+    goes = "the server, and with the model whoever gets it"
+    return Leaving(what, goes, _ONCE, False, "set data.encoding: schema")
+
+
+def _counts(config: Config) -> Leaving:
+    what, private = "number of training rows", config.privacy.mode != "none"
+    if counts_stay(config):
+        return Leaving(what, None, _BY_SCHEMA, None)
+    close = "set data.encoding: schema" + ("" if private else " and privacy.mode")
     if config.privacy.mode == "record":
-        return f"{_NOTHING}: they set rates, steps and weights"
-    return "set data.encoding: schema" + ("" if config.privacy.mode != "none" else " and privacy.mode")
+        close = f"{_NOTHING}: they set rates, steps and weights"
+    return Leaving(what, "the server" if private else "the server, tracking", _ONCE, False, close)
+
+
+def _checks(config: Config) -> Leaving:
+    what = "checks: passed or why not, a range of rows, shares of missing cells"
+    if config.tracking.enabled:
+        close = "tracking.enabled: false keeps them with the server"
+        return Leaving(what, "the server, tracking", _ONCE, False, close)
+    return Leaving(what, "the server", _ONCE, False, f"{_NOTHING}: who may take part must be known")
 
 
 def _update(privacy: PrivacyConfig) -> Leaving:
@@ -190,10 +186,11 @@ def _evaluation(privacy: PrivacyConfig, personal: PersonalConfig) -> Leaving:
     if privacy.mode != "none" and privacy.evaluation == "off":
         return Leaving(what, None, f"{_SILENT} (privacy.evaluation: off)", None)
     if privacy.mode != "none" and privacy.evaluation == "noised":
-        unit, adds = ("record", "its site") if privacy.mode == "record" else ("client", "the server")
+        unit = "record" if privacy.mode == "record" else "client"
+        adds = {"central": "the server", "local": "the client", "record": "its site"}[privacy.mode]
         how = (
             f"each {unit}'s part is bounded; Gaussian noise of {privacy.evaluation_noise:g} × the bound is added to the "
-            f"sums by {'the client' if privacy.mode == 'local' else adds} and charged with the round"
+            f"sums by {adds} and charged with the round"
         )
         return Leaving(what, "the server; noisy means to tracking", how, True)
     goes = "the server; sums and quantiles over clients to tracking"

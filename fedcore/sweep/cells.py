@@ -16,7 +16,7 @@ from fedcore.errors import BadConfig, BadInput, BudgetSpent
 from fedcore.types import canonical_json
 
 _METRICS = ("auc", "accuracy", "r2")  # of these, the first that the task has
-_UNDER_NOISE = ("accuracy",)  # and that clients' noisy metrics, which a sweep's are, hold
+_UNDER_NOISE = ("accuracy",)  # of these, what clients tell under noise
 _ALL = "all rounds done"
 
 
@@ -74,7 +74,6 @@ class Asked:
             raise BadConfig(
                 "privacy.evaluation", "off", "leaves nothing to compare the cells by; use clear for a sweep"
             )
-
         if self.config.privacy.evaluation == "noised" and self.config.data.task == "regression":
             raise BadConfig("privacy.evaluation", "noised", "leaves no r2 to compare the cells by; use clear")
 
