@@ -7,6 +7,10 @@ loaded on first use, so that ``import fedcore`` stays cheap on a phone.
 from importlib import import_module
 from typing import Any
 
+from fedcore.processor import choose_kernels
+
+choose_kernels()  # before anything here imports numpy
+
 __version__ = "0.1.0"
 
 _HOMES = {

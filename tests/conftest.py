@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import fedcore as _  # isort: skip  (before numpy: the same products as in the processes that tests start)
 import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
