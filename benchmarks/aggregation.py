@@ -5,7 +5,9 @@
 
 Peers run in environments of their own, made with uv from the package index. Each number is the
 median of some calls in a process of its own, with the same seeded matrix and both cores; the
-contenders take turns, several times over, so that a busy minute meets all of them.
+contenders take turns, several times over, so that a busy minute meets all of them. Where fedcore tells OpenBLAS what the
+processor can do (AMD's Zen 5), peers are not told, as their users are not; with OPENBLAS_CORETYPE=SkylakeX in the
+environment of this script everybody is.
 """
 
 import argparse
@@ -26,6 +28,11 @@ from typing import Any
 import numpy as np
 
 REPOSITORY = Path(__file__).parents[1]
+FOUND = dict(os.environ)  # what every process starts with: fedcore, imported here, would choose for peers too
+# Ours, and the machine's limits, as a command of fedcore runs: fedcore before numpy.
+FEDCORE_FIRST = (
+    "import runpy, sys, fedcore; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
 PEERS = {"flower": "flwr", "byzfl": "byzfl"}
 CONTENDERS = ("machine", "ours", *PEERS)
 SIZES = ((10, 10_000), (10, 1_000_000), (10, 10_000_000), (100, 10_000), (100, 1_000_000), (1000, 10_000))
@@ -195,13 +202,15 @@ def run(
     python: Path, contender: str, n: int, d: int, asked: argparse.Namespace, results: Path
 ) -> dict[str, list[float]]:
     """One contender's seconds in a process of its own; none if it fails, with the reason on stderr."""
-    command = [str(python), __file__, "--worker", contender, str(n), str(d), str(asked.repeat)]
+    program = [__file__] if contender in PEERS else ["-c", FEDCORE_FIRST, __file__]
+    command = [str(python), *program, "--worker", contender, str(n), str(d), str(asked.repeat)]
     done = subprocess.run(
         [*command, str(asked.longest), str(results)],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
         check=False,
+        env=FOUND,
     )
     if done.returncode:
         print(f"{contender} at {n} x {d}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)

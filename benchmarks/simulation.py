@@ -30,6 +30,11 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE / "simulation_work.py"
+FOUND = dict(os.environ)  # what every process starts with: fedcore, imported here, would choose for peers too
+# Ours as a command of fedcore runs: fedcore before numpy, whose products of matrices depend on it on AMD's Zen 5.
+FEDCORE_FIRST = (
+    "import runpy, sys, fedcore; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+)
 TORCH = "torch==2.13.0"
 PEERS = {"pfl": ["pfl[pytorch]", TORCH], "flower": ["flwr[simulation]", TORCH]}
 SETTINGS = (
@@ -94,7 +99,7 @@ def main() -> None:
             if found is not None:
                 took[name].append(found)
                 print(f"turn {turn + 1}: {name} {median(found['seconds']):.3f} s a round", file=sys.stderr)
-    pure = {name: compute(place, asked.rounds, framework) for name, framework in FRAMEWORKS.items()}
+    pure = {name: alone(place, asked.rounds, framework) for name, framework in FRAMEWORKS.items()}
     result = {
         "lines": {name: summed(turns) for name, turns in took.items() if turns},
         "pure": pure,
@@ -183,9 +188,7 @@ def measured(
     if own:
         engine = "workers" if many else "threads" if kind == "t" else "serial"
         command = [
-            python,
-            __file__,
-            "--ours",
+            *(python, "-c", FEDCORE_FIRST, __file__, "--ours"),
             str(asked.cache),
             str(asked.rounds),
             engine,
@@ -196,7 +199,7 @@ def measured(
         torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [*torchrun, *command[1:]]
     given = {
-        **os.environ,
+        **FOUND,
         "OMP_NUM_THREADS": str(1 if own else threads),
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -229,6 +232,14 @@ def ours(cache: Path, rounds: int, engine: str, workers: int, framework: str) ->
         simulate(config, Path(folder), "bench", sites, sites.parent / "checks" / "checks.json", heard)
     told = {"start": times[0] - began, "seconds": np.diff(times).tolist(), "cpu": np.diff(cpu).tolist()}
     print(json.dumps(told | {"accuracy": scores[-1]}))
+
+
+def alone(place: Path, rounds: int, framework: str) -> dict[str, float]:
+    """What `compute` finds in a process of its own."""
+    command = [sys.executable, "-c", FEDCORE_FIRST, __file__, "--pure", str(place), str(rounds), framework]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=FOUND)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def compute(place: Path, rounds: int, framework: str) -> dict[str, float]:
@@ -340,5 +351,7 @@ def draw(result: dict[str, Any], picture: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--ours"]:
         ours(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), sys.argv[6])
+    elif sys.argv[1:2] == ["--pure"]:
+        print(json.dumps(compute(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])))
     else:
         main()

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import fedcore as _  # isort: skip  (before numpy: the same products as in the processes that tests start)
+from fedcore.processor import choose_kernels  # isort: skip  (before numpy, as in the processes that tests start)
 import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -17,6 +17,7 @@ from fedcore.cli import main
 from fedcore.config import Config, load_config
 from fedcore.data.prepare import prepare
 
+choose_kernels()
 hypothesis_settings.register_profile("fedcore", deadline=None)  # a busy machine is no failure
 hypothesis_settings.load_profile("fedcore")
 ROOT = Path(__file__).parent.parent
