@@ -91,6 +91,7 @@ def main() -> None:
     pythons = {peer: environment(peer, asked.cache) for peer in PEERS}
     place = rows(asked.cache)
     took: dict[str, list[dict[str, Any]]] = {name: [] for name in asked.lines}
+    pure: dict[str, list[dict[str, float]]] = {name: [] for name in FRAMEWORKS}
     for turn in range(asked.repeat):
         for name in asked.lines:
             if name == "flower" and turn:
@@ -99,10 +100,14 @@ def main() -> None:
             if found is not None:
                 took[name].append(found)
                 print(f"turn {turn + 1}: {name} {median(found['seconds']):.3f} s a round", file=sys.stderr)
-    pure = {name: alone(place, asked.rounds, framework) for name, framework in FRAMEWORKS.items()}
+        for name, framework in FRAMEWORKS.items():
+            pure[name].append(alone(place, asked.rounds, framework))
     result = {
         "lines": {name: summed(turns) for name, turns in took.items() if turns},
-        "pure": pure,
+        "pure": {
+            name: {part: median(turn[part] for turn in turns) for part in turns[0]}
+            for name, turns in pure.items()
+        },
         "versions": versions(pythons),
         "machine": f"{os.cpu_count()} cores, {processor()}, load {os.getloadavg()[0]:.1f}",
         "processes": asked.processes,

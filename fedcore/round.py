@@ -11,7 +11,7 @@ does is in `local/`; clients are reached through the `Fleet`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -41,7 +41,6 @@ from fedcore.types import (
     Task,
     Transform,
     Vector,
-    vector_sha256,
 )
 
 # How their states are named among a release's arrays; `HISTORY` is among a record's.
@@ -69,13 +68,18 @@ class Known:
         """Arrays of an earlier step."""
         return self.outcomes[step].arrays
 
+    @cached_property
+    def after(self) -> State:
+        """The state for the next round, once the model is judged."""
+        return next_state(self)
+
 
 def run_round(
     state: State, plan: Plan, fleet: Fleet, journal: RoundJournal, ledger: Ledger | None = None
 ) -> tuple[RoundRecord, State]:
     """The record of round `state.round`, and the state for the next."""
     known = run_steps(state, plan, fleet, journal, ledger)
-    return round_record(known), next_state(known)
+    return round_record(known), known.after
 
 
 def run_steps(
@@ -145,7 +149,7 @@ def admit(known: Known) -> Outcome:
     """Refuse unusable updates, each with its reason, and note unusual ones; the round goes on."""
     selected, replied = known.facts("select"), known.facts("ask")["replied"]
     replies, model, late = _replies(known), known.state.model, versions.refused_late(selected)
-    belongs = versions.belonging(selected, known.state.round, vector_sha256(model))
+    belongs = versions.belonging(selected, known.state.round, known.state.model_sha256)
     bad = {c: why for c in replied if c not in late and (why := refusal(replies[c], *belongs(c), model))}
     refused = {**late, **bad}
     accepted = [client for client in replied if client not in refused]
@@ -240,7 +244,7 @@ def record(known: Known) -> Outcome:
     if charge and known.ledger:
         at = private.limit(known.state, known.plan)
         known.ledger.settle(known.state.run, number, charge.event(number), {} if at is None else {"clip": at})
-    kept = next_state(known)
+    kept = known.after
     progress = asdict(kept.progress) if kept.progress else None
     facts = {"model_round": kept.model_round, "best_loss": kept.best_loss, "progress": progress}
     more = {"suspicion": dict(kept.suspicion), "clip": kept.clip, **versions.carried(known.facts("select"))}
@@ -317,14 +321,14 @@ def round_record(known: Known) -> RoundRecord:
         bytes_down=known.facts("ask")["bytes_down"],
         update_norm=known.facts("release")["update_norm"],
         verdict=known.facts("judge")["verdict"],
-        model_sha256=vector_sha256(next_state(known).model),
+        model_sha256=known.after.model_sha256,
         reduced=known.facts("combine").get("reduced", {}),
         unusual={**known.facts("admit")["unusual"], **known.facts("ask")["ignored"]},
         groups=tuple(tuple(group) for group in known.facts("combine").get("groups", [])),
-        suspicion=dict(next_state(known).suspicion),
+        suspicion=dict(known.after.suspicion),
         excluded=tuple(known.facts("select")["excluded"]),
         clip=private.limit(state, known.plan),
-        virtual_s=next_state(known).now if known.plan.timing else None,
+        virtual_s=known.after.now if known.plan.timing else None,
         asynchrony=versions.told(state.round, known.plan.asynchrony, known.facts("select")),
         seconds=dict(known.journal.seconds()),
     )

@@ -31,7 +31,6 @@ from fedcore.round import (
     Known,
     arrays_of,
     kept_model,
-    next_state,
     round_record,
     run_steps,
 )
@@ -78,7 +77,7 @@ class Session:
         if at is not None:
             journal = HeldJournal(self.store, self.name, round_number, at)
         known = run_steps(state, self.plan, self.fleet, journal, self.ledger)
-        return self._seen(round_record(known), round_number), next_state(known)
+        return self._seen(round_record(known), round_number), known.after
 
     def state(self, round_number: int) -> State:
         """The state that round starts from. Raises `BadInput` unless the round before it is complete."""

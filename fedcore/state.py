@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -19,7 +20,7 @@ from fedcore.privacy.events import Event
 from fedcore.rules import Aggregation
 from fedcore.selection import Draw
 from fedcore.transforms.noise import Normal
-from fedcore.types import Arrays, Floats, Json, Reply, Transform, Vector
+from fedcore.types import Arrays, Floats, Json, Reply, Transform, Vector, vector_sha256
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class State:
     history: History = field(default_factory=History)
     progress: Progress | None = None
     course: Course = field(default_factory=Course)
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """The digest of the model."""
+        return vector_sha256(self.model)
 
 
 @dataclass(frozen=True)

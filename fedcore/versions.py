@@ -27,7 +27,7 @@ from fedcore.config import Config
 from fedcore.errors import CorruptState, PlanRefused, TooFewClients
 from fedcore.rules import Aggregation
 from fedcore.state import Plan, RoundJournal, State
-from fedcore.types import Arrays, Json, Reply, Vector, Weights, vector_sha256
+from fedcore.types import Arrays, Json, Reply, Vector, Weights
 
 NOTHING: Arrays = MappingProxyType({})
 _REMEMBERING = (
@@ -76,7 +76,7 @@ def opened(
     ``cohort`` are all whose answer came or was given up in this version, ``began`` those who train from
     its model, ``handed`` what each counted client was handed, ``late`` refused updates with the reason.
     """
-    found = played(state.course, rules, clients, chance, vector_sha256(state.model))
+    found = played(state.course, rules, clients, chance, state.model_sha256)
     return {
         "cohort": sorted({*found.counted, *found.refused, *found.lost}),
         "began": list(found.began),

@@ -15,9 +15,11 @@ from threadpoolctl import ThreadpoolController
 
 from fedcore.adapters.layers import built_in_layout
 from fedcore.adapters.model import ModelSpec, Training
+from fedcore.rules.compiled import numba_is_imported
 from fedcore.rules.numba import compiled
 from fedcore.types import Vector
 
+numba_is_imported()
 _TINY = np.float32(np.finfo(np.float32).tiny)
 _NOTHING = np.empty(0, np.float32)
 _CLASSES, _TWO_CLASSES, _REGRESSION = 0, 1, 2

@@ -13,7 +13,7 @@ from fedcore.errors import BadInput
 from fedcore.privacy.events import Event
 from fedcore.redteam.canary import Canaries, Sight
 from fedcore.redteam.noised import sent_along
-from fedcore.round import next_state, round_record, run_steps
+from fedcore.round import round_record, run_steps
 from fedcore.state import Ledger, Plan, RoundJournal, State
 from fedcore.transforms.matrix import Correlated
 from fedcore.types import Fleet, Floats, RoundRecord
@@ -115,7 +115,7 @@ def train(audited: Audited) -> Iterator[Course]:
             asked.append(np.isin(audited.canaries.names, known.facts("select")["cohort"]).astype(np.float64))
             scores = matched(audited.correlated, np.array(moves), np.array(asked))
         course = Course(scores, (*course.records, record))
-        state = next_state(known)
+        state = known.after
         yield course
 
 

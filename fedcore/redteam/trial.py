@@ -26,7 +26,7 @@ from fedcore.redteam.attacks import Attack
 from fedcore.redteam.data import backdoor, implanted
 from fedcore.redteam.fleet import Combine, HostileFleet, PoisonedFleet, draw_hostile
 from fedcore.rng import generator
-from fedcore.round import Known, next_state, run_steps
+from fedcore.round import Known, run_steps
 from fedcore.simulation import Memory, SerialFleet
 from fedcore.state import Plan, State
 from fedcore.types import Fleet, Json, Task, Updates, Vector, canonical_json
@@ -145,7 +145,7 @@ def run_trial(
         except (TooFewClients, Diverged) as error:
             stopped = str(error)
             break
-        state = next_state(known)
+        state = known.after
         watch.see(known)
         scores.append(_of(known.facts("judge")["metrics"], scores[-1]) if _kept(known) else scores[-1])
     scores += [scores[-1]] * (config.run.rounds + 1 - len(scores))

@@ -19,6 +19,11 @@ class Small:
     seen = 0
 
 
+def numba_is_imported() -> None:
+    """Say that something else has imported numba: from now on the kernels cost small matrices nothing."""
+    Small.seen = PAYS_AFTER
+
+
 def kernels(block: Any, of: Any = None) -> ModuleType | None:
     """The compiled kernels for `block`, a part `of` a matrix; None where another library does the work."""
     whole = block if of is None else of

@@ -106,6 +106,15 @@ def test_a_process_that_has_worked_on_many_small_matrices_uses_the_kernels(monke
     assert [compiled.kernels(small) is not None for _ in range(4)] == [False, False, True, True]
 
 
+def test_where_a_compiled_model_has_imported_numba_small_matrices_use_the_kernels():
+    script = (
+        "import numpy as np; import fedcore.adapters.numpy_compiled; from fedcore.rules.compiled import kernels; "
+        "print(kernels(np.zeros((5, 20), np.float32)) is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 @pytest.mark.usefixtures("always_compiled")
 @pytest.mark.parametrize("name", OPTIONS)
 def test_kernels_refuse_what_is_not_finite(name):
