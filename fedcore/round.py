@@ -153,9 +153,8 @@ def admit(known: Known) -> Outcome:
     bad = {c: why for c in replied if c not in late and (why := refusal(replies[c], *belongs(c), model))}
     refused = {**late, **bad}
     accepted = [client for client in replied if client not in refused]
-    size = model.nbytes * len(late) + sum(
-        v.nbytes for c in replied if c not in late and (v := replies[c].vector) is not None
-    )
+    came = (replies[client].vector for client in replied if client not in late)
+    size = model.nbytes * len(late) + sum(vector.nbytes for vector in came if vector is not None)
     unusual = {} if known.plan.noise else noted(replies, accepted)
     return Outcome({"accepted": accepted, "refused": refused, "bytes_up": size, "unusual": unusual})
 
