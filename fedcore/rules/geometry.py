@@ -9,11 +9,11 @@ that no offset and no liar costs honest distances their precision; products are 
 They are taken in the order of their content, so that the order of arrival changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import fsum
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from fedcore.types import Floats, Json, Vector
 
 _FEW = 9  # rows whose median is near all others unless liars are many among them
 _ROUNDING = 1e-13  # of two squared lengths: what their difference may be off by
-_PIECE = 2048  # columns: of a hundred rows, what fits the second-level cache
+_NUMBERS = 2**16  # float64 at a time: half a megabyte stays in the second-level cache
 
 
 class Shares(NamedTuple):
@@ -145,12 +145,9 @@ def lengths_from(updates: Matrix, point: Vector) -> Floats:
     @np.errstate(invalid="ignore")  # what is not finite shows in the sum, and is refused there
     def block(part: Matrix, start: int, stop: int) -> Floats:
         summed: Floats = np.zeros(len(updates))
-        space = _space(part, len(updates) + 1, _PIECE)
-        for left in range(0, stop - start, _PIECE):
-            inside = slice(left, min(left + _PIECE, stop - start))
-            beside = [point[start:stop][inside]]
-            wide = _centred(part[:, inside], beside, order, kernels(updates), space)[:-1]
-            summed += np.einsum("ij,ij->i", host(wide), host(wide))
+        for wide in _pieces(part, [point[start:stop]], order, updates):
+            rows = host(wide[:-1])
+            summed += np.einsum("ij,ij->i", rows, rows)
         return summed
 
     def add(part: Floats) -> None:
@@ -189,19 +186,14 @@ def _gram(
     alone, ranks = len(chosen) < len(updates), median_ranks(len(chosen))
     vectors = len(order) + len(extras) + 1
     total = np.zeros((vectors, vectors))
-    piece = _PIECE if isinstance(updates, np.ndarray) else 64 * _PIECE  # a GPU wants more at a time
 
     @np.errstate(invalid="ignore")  # what is not finite shows in the sum, and is refused there
     def block(part: Matrix, start: int, stop: int) -> Floats:
         summed: Floats = np.zeros((vectors, vectors))
         centre = combined_block(part[places(part, chosen)] if alone else part, updates, ranks)
-        beside = [*(extra[start:stop] for extra in extras), centre]
-        space = _space(part, vectors, piece)
-        for left in range(0, stop - start, piece):
-            inside = slice(left, min(left + piece, stop - start))
-            given = [vector[inside] for vector in beside]
-            wide = _centred(part[:, inside], given, order, kernels(updates), space)
-            summed += host(wide @ wide.T)
+        for wide in _pieces(part, [*(extra[start:stop] for extra in extras), centre], order, updates):
+            # matmul keeps the interpreter's lock where the result is small, and threads would wait
+            summed += np.dot(wide, wide.T) if isinstance(wide, np.ndarray) else host(wide @ wide.T)
         return summed
 
     def add(part: Floats) -> None:
@@ -211,24 +203,34 @@ def _gram(
     return total
 
 
-def _space(part: Matrix, vectors: int, piece: int) -> Matrix:
-    """Room for pieces in float64, taken once a block: memory that is new is slow."""
-    xp = namespace(part)
-    return xp.empty((vectors, min(piece, part.shape[1])), dtype=xp.float64, device=part.device)
+def _pieces(
+    part: Matrix, beside: Sequence[Vector], order: NDArray[np.intp], whole: Matrix
+) -> Iterator[Matrix]:
+    """A block in float64, so many columns at a time: rows in `order` and `beside` minus centre, and the centre, its last.
+
+    Each is written over the one before: memory that is new is slow. So is the interpreter between two threads: a piece
+    is one call of the kernel for `whole`.
+    """
+    xp, kernel, columns = namespace(part), kernels(whole), part.shape[1]
+    vectors = len(order) + len(beside)
+    few = max(_NUMBERS // vectors, 2 * vectors) // 64 * 64 + 64  # in fewer, adding products costs as much
+    piece = few if isinstance(whole, np.ndarray) else 2**17  # a GPU wants more
+    space = xp.empty((vectors, min(piece, columns)), dtype=xp.float64, device=part.device)
+    rows, others = (kernel.as_rows(part), np.stack(beside)) if kernel else (part, beside)
+    fill: Callable[..., None] = kernel.centred if kernel else _centred
+    for left in range(0, columns, piece):
+        wide = space[:, : min(piece, columns - left)]
+        fill(rows, order, others, left, wide)
+        yield wide
 
 
 def _centred(
-    part: Matrix, beside: list[Vector], order: NDArray[np.intp], kernel: ModuleType | None, space: Matrix
-) -> Matrix:
-    """A piece of updates and extras minus centre, and of the centre, in `space`; `beside` ends with the centre."""
-    rows, centre = len(order), beside[-1]
-    wide = space[:, : part.shape[1]]
-    if kernel:
-        kernel.centred(kernel.as_rows(part), order, centre, wide)
-    else:
-        wide[:rows] = part[places(part, order)]
-        wide[:rows] -= centre
+    part: Matrix, order: NDArray[np.intp], beside: Sequence[Vector], left: int, wide: Matrix
+) -> None:
+    """Fill `wide` with the columns from `left` on: what `_pieces` says, in plain numpy or on a GPU."""
+    inside, rows = slice(left, left + wide.shape[1]), len(order)
+    centre = beside[-1][inside]
+    wide[:rows] = part[:, inside][places(part, order)]
     for i, vector in enumerate(beside, rows):
-        wide[i] = vector
-    wide[rows:-1] -= centre
-    return wide
+        wide[i] = vector[inside]
+    wide[:-1] -= centre

@@ -167,12 +167,19 @@ def certified_mean(terms: Any, total: float, short: bool, found: Any) -> Any:
 
 
 @compiled
-def centred(matrix: Rows, places: Any, centre: Any, wide: Any) -> None:
-    """Fill `wide` (rows, columns) float64 with the rows `places` of `matrix` minus `centre`."""
-    for i, place in enumerate(places):
-        row = stretch(matrix, place, 0, matrix.width)
-        for j in range(matrix.width):
+def centred(matrix: Rows, places: Any, beside: Any, left: int, wide: Any) -> None:
+    """Fill `wide` (rows, columns) float64 from column `left` on: what `fedcore.rules.geometry._pieces` says."""
+    columns, count = wide.shape[1], len(places)
+    centre = beside[-1, left : left + columns]
+    for i in range(count):
+        row = stretch(matrix, places[i], left, left + columns)
+        for j in range(columns):
             wide[i, j] = np.float64(row[j]) - np.float64(centre[j])
+    for i in range(len(beside) - 1):
+        for j in range(columns):
+            wide[count + i, j] = np.float64(beside[i, left + j]) - np.float64(centre[j])
+    for j in range(columns):
+        wide[-1, j] = np.float64(centre[j])
 
 
 @compiled

@@ -68,9 +68,10 @@ def test_small_kernels_read_as_they_run():
     broken[4, 7] = np.nan
     kernels.load_lanes.py_func(kernels.as_rows(broken[:, 2:]), 0, lanes, odd)
     assert np.flatnonzero(odd != 0).tolist() == [5]
-    wide = np.empty((2, 4))
-    kernels.centred.py_func(kernels.as_rows(block[:, 2:6]), np.array([3, 1]), block[0, 2:6], wide)
-    np.testing.assert_array_equal(wide, block[[3, 1], 2:6].astype(float) - block[0, 2:6])
+    wide, centre = np.empty((4, 4)), block[0].astype(float)
+    kernels.centred.py_func(kernels.as_rows(block), np.array([3, 1]), block[[2, 0]], 2, wide)
+    np.testing.assert_array_equal(wide[:3], (block[[3, 1, 2]] - centre)[:, 2:6])
+    np.testing.assert_array_equal(wide[3], centre[2:6])
     summed, sizes = np.zeros(4), np.zeros(4, np.float32)
     kernels.add_products.py_func(kernels.as_rows(block[:, :7]), np.arange(5), np.ones(5), 3, summed, sizes)
     np.testing.assert_allclose(summed, block[:, 3:7].sum(axis=0), rtol=1e-5)
