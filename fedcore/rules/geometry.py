@@ -213,8 +213,8 @@ def _pieces(
     """
     xp, kernel, columns = namespace(part), kernels(whole), part.shape[1]
     vectors = len(order) + len(beside)
-    few = max(_NUMBERS // vectors, 2 * vectors) // 64 * 64 + 64  # in fewer, adding products costs as much
-    piece = few if isinstance(whole, np.ndarray) else 2**17  # a GPU wants more
+    cached = max(_NUMBERS // vectors, 2 * vectors) // 64 * 64 + 64  # in fewer, adding products costs as much
+    piece = cached if isinstance(whole, np.ndarray) else 2**17  # a GPU wants more
     space = xp.empty((vectors, min(piece, columns)), dtype=xp.float64, device=part.device)
     rows, others = (kernel.as_rows(part), np.stack(beside)) if kernel else (part, beside)
     fill: Callable[..., None] = kernel.centred if kernel else _centred

@@ -27,7 +27,6 @@ class Desk:
         self._config, self._keep = config, keep
         self.place = Place(sites, config, rows)
         self._receiver = Receiver()
-        self._space: Rows = np.empty((0, 0), np.float32)
 
     def all(self, task: Task, clients: Sequence[str], score: Score | None = None) -> Iterator[Reply]:
         """The clients' replies in order; a model is judged on the rows of `TOGETHER` of them in one pass.
@@ -74,18 +73,11 @@ class Desk:
                 enough_memory(f"{len(rows)} clients were asked to {task.kind}", _LESS),
                 np.errstate(all="ignore"),
             ):
-                scores = judged(task.model, self._together(list(rows.values())))
+                scores = judged(task.model, np.concatenate(list(rows.values())))
         except BadConfig:  # a model that does not fit the rows: each client's reply says so
             return {}
         cuts = np.cumsum([len(part) for part in rows.values()])[:-1]
         return dict(zip(rows, np.split(scores, cuts), strict=True))
-
-    def _together(self, parts: Sequence[Rows]) -> Rows:
-        """All rows of `parts` in one array, in memory that the next call uses again: memory that is new is slow."""
-        count, shape = sum(map(len, parts)), parts[0].shape[1:]
-        if self._space.shape[1:] != shape or len(self._space) < count:
-            self._space = np.empty((count, *shape), np.float32)
-        return np.concatenate(parts, out=self._space[:count])
 
 
 @contextmanager

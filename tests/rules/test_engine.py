@@ -10,7 +10,7 @@ from fedcore.errors import BadInput
 from fedcore.rules import RULES, blocks, compiled, decide
 from fedcore.rules import coordinate as c
 from fedcore.rules import numba as kernels
-from fedcore.rules.geometry import geometry
+from fedcore.rules.geometry import geometry, lengths_from
 from fedcore.rules.network import comparators
 
 RANKS = [
@@ -98,6 +98,22 @@ def test_with_and_without_numba_a_rule_gives_the_same_bytes(name, monkeypatch):
     plain = RULES[name](updates, weights, **OPTIONS[name])
     monkeypatch.setattr(compiled, "PAYS_FROM", 0)
     assert RULES[name](updates, weights, **OPTIONS[name]).tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("rows", [3, 25])
+def test_with_and_without_numba_distances_are_the_same_bytes(rows, monkeypatch):
+    rng = np.random.default_rng(rows)
+    updates, *extras = rng.normal(size=(rows, 70_001)).astype(np.float32), *np.ones((2, 70_001), np.float32)
+    monkeypatch.setattr(compiled.Small, "seen", 0)
+    assert compiled.kernels(updates) is None
+    gram, lengths = geometry(updates, extras).gram, lengths_from(updates, extras[0])
+    monkeypatch.setattr(compiled, "PAYS_FROM", 0)
+    known = geometry(updates, extras)
+    assert known.gram.tobytes() == gram.tobytes()
+    assert lengths_from(updates, extras[0]).tobytes() == lengths.tobytes()
+    wide, (first, second, *_) = updates.astype(np.float64), known.order
+    np.testing.assert_allclose(lengths, np.linalg.norm(wide - extras[0], axis=1), rtol=1e-12)
+    np.testing.assert_allclose(known.distances()[0, 1], ((wide[first] - wide[second]) ** 2).sum(), rtol=1e-12)
 
 
 def test_a_process_that_has_worked_on_many_small_matrices_uses_the_kernels(monkeypatch):
