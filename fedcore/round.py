@@ -26,22 +26,14 @@ from fedcore.errors import Diverged, TooFewClients
 from fedcore.history import History
 from fedcore.local.population import Seen
 from fedcore.local.shares import NOISE as NOISE_OF_METRICS
+from fedcore.one_thread import one_thread
 from fedcore.rng import generator
 from fedcore.rules.blocks import stacked
 from fedcore.selection import Turn
 from fedcore.state import Ledger, Outcome, Plan, RoundJournal, State
 from fedcore.suspicion import coordinated, evidence, remembered, trusted
 from fedcore.transforms.clip import norm
-from fedcore.types import (
-    Arrays,
-    Fleet,
-    Json,
-    Reply,
-    RoundRecord,
-    Task,
-    Transform,
-    Vector,
-)
+from fedcore.types import Arrays, Fleet, Json, Reply, RoundRecord, Task, Transform, Vector
 
 # How their states are named among a release's arrays; `HISTORY` is among a record's.
 OPTIMIZER, RULE, CONTROL, NOISE = "optimizer/", "rule/", "control/", "noise/"
@@ -82,6 +74,7 @@ def run_round(
     return round_record(known), known.after
 
 
+@one_thread()
 def run_steps(
     state: State,
     plan: Plan,

@@ -4,17 +4,14 @@ What `fedcore.adapters.numpy` computes, equal up to the rounding of products and
 (units, rows), so that a layer is weight @ activations, the shape in which BLAS multiplies few rows fastest.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg  # noqa: F401  (its BLAS is what numba calls)
-from threadpoolctl import ThreadpoolController
 
 from fedcore.adapters.layers import built_in_layout
 from fedcore.adapters.model import ModelSpec, Training
+from fedcore.one_thread import one_thread
 from fedcore.rules.compiled import numba_is_imported
 from fedcore.rules.numba import compiled
 from fedcore.types import Vector
@@ -23,35 +20,6 @@ numba_is_imported()
 _TINY = np.float32(np.finfo(np.float32).tiny)
 _NOTHING = np.empty(0, np.float32)
 _CLASSES, _TWO_CLASSES, _REGRESSION = 0, 1, 2
-
-
-class OneThread:
-    """BLAS on one thread while anybody trains: the same bytes on any machine, and clients in threads share its cores.
-
-    An engine's own limit does not reach a BLAS that was loaded after the engine began.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._within = Lock(), 0
-        self._libraries = ThreadpoolController()
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Limit on the way in of the first, until the way out of the last."""
-        with self._lock:
-            if not self._within:
-                self._limit = self._libraries.limit(limits=1, user_api="blas")
-            self._within += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._within -= 1
-                if not self._within:
-                    self._limit.restore_original_limits()
-
-
-_ONE_THREAD = OneThread()
 
 
 class Additions(NamedTuple):
@@ -91,7 +59,7 @@ def descend(
     trained, order = vector.copy(), np.concatenate(batches)
     sizes = np.array([len(batch) for batch in batches])
     target = (single(spec.target[0]), single(spec.target[1]))
-    with _ONE_THREAD.inside():
+    with one_thread():
         losses = train(trained, units, rows, np.asarray(y, np.float32), order, sizes, task, target, given)
     return trained, losses.tolist()
 

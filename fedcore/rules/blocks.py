@@ -11,15 +11,14 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from io import FileIO
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from fedcore.errors import BadInput, TooFewClients
+from fedcore.one_thread import one_thread
 from fedcore.types import Floats
 
 Matrix: TypeAlias = Any  # (rows, columns) float32 of numpy or of another array library
@@ -153,10 +152,10 @@ def _fill(file: FileIO, space: memoryview) -> None:
 def _in_threads(block: Callable[[int], Result], starts: range, workers: int) -> Iterator[Result]:
     """``block(start)`` for all, in order; no more are under way than threads and as many again."""
     if workers == 1:
-        with _blas().limit(limits=1, user_api="blas"):
+        with one_thread():
             yield from map(block, starts)
         return
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+    with one_thread(), ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Result]] = deque()
         for start in starts:
             waiting.append(pool.submit(block, start))
@@ -221,8 +220,3 @@ def stacked(updates: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         if all(update.ctypes.data == first + i * step for i, update in enumerate(updates)):
             return whole
     return np.stack(updates)
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()

@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from threadpoolctl import ThreadpoolController
-
 from fedcore.adapters.layers import epochs
 from fedcore.config import Config
 from fedcore.errors import BadConfig, FedcoreError
 from fedcore.local.client import Client
 from fedcore.local.recent import Recent
 from fedcore.local.work import Work
+from fedcore.one_thread import one_thread
 from fedcore.rng import generator
 from fedcore.simulation.desk import Desk, enough_memory
 from fedcore.types import Reply, Task
@@ -42,7 +41,6 @@ class BatchedFleet:
         self.clients: Sequence[str] = tuple(sorted(clients))
         self._config, self._sites, self._keep = config, sites, keep
         self._desk = Desk(sites, config, keep)
-        self._threads = ThreadpoolController()
         self._engine: Together | None = None
         self._alone = _not_one_computation(config)
         self._told = False
@@ -62,7 +60,7 @@ class BatchedFleet:
             yield from self._together(engine, task, clients)
         else:
             score = engine.scores if self._config.run.device != "cpu" else None
-            with self._threads.limit(limits=1):
+            with one_thread():
                 yield from self._desk.all(task, clients, score)
 
     def close(self) -> None:
@@ -70,7 +68,7 @@ class BatchedFleet:
         self._rows.clear()
 
     def _one_by_one(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
-        with self._threads.limit(limits=1):
+        with one_thread():
             yield from self._desk.all(task, clients)
 
     def _started(self, task: Task) -> "Together | None":

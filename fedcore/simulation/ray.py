@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from fedcore.config import Config
 from fedcore.errors import MissingExtra, ServiceError
+from fedcore.one_thread import one_thread
 from fedcore.simulation.desk import Desk
 from fedcore.simulation.parcels import portions
 from fedcore.types import Reply, Task
@@ -99,12 +99,12 @@ class _Actor:
     """A process of Ray's that answers for clients."""
 
     def __init__(self, sites: Path, config: Config, keep: Path | None) -> None:
-        threadpool_limits(1)
         self._desk = Desk(sites, config, keep)
 
     def answers(self, task: Task, clients: Sequence[str]) -> list[Reply]:
         """Replies of the clients, in order."""
-        return list(self._desk.all(_writable(task), clients))
+        with one_thread():
+            return list(self._desk.all(_writable(task), clients))
 
 
 def _writable(task: Task) -> Task:

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from threadpoolctl import ThreadpoolController
-
 from fedcore.config import Config
+from fedcore.one_thread import one_thread
 from fedcore.simulation.desk import Desk
 from fedcore.types import Reply, Task
 
@@ -18,11 +17,10 @@ class SerialFleet:
     ) -> None:
         self.clients: Sequence[str] = tuple(sorted(clients))
         self._desk = Desk(sites, config, keep)
-        self._threads = ThreadpoolController()
 
     def ask(self, task: Task, clients: Sequence[str]) -> Iterator[Reply]:
         """Replies in the order asked, computed on one thread: the same bytes whatever the machine's cores."""
-        with self._threads.limit(limits=1):
+        with one_thread():
             yield from self._desk.all(task, clients)
 
     def close(self) -> None:

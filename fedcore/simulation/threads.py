@@ -11,11 +11,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from weakref import WeakValueDictionary
 
-from threadpoolctl import ThreadpoolController
-
 from fedcore.config import Config
 from fedcore.data.federated import SiteData
 from fedcore.errors import BadConfig
+from fedcore.one_thread import one_thread
 from fedcore.simulation.desk import Desk
 from fedcore.simulation.parcels import portions
 from fedcore.types import Reply, Task
@@ -32,7 +31,7 @@ class ThreadFleet:
     ) -> None:
         _refuse(_depends(config))
         self.clients: Sequence[str] = tuple(sorted(clients))
-        self._threads, self._limits = threads, ThreadpoolController()
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clients")
         self._desks: SimpleQueue[Desk] = SimpleQueue()
         rows, answered = SameRows(), dict[str, dict[str, int]]()
@@ -47,7 +46,7 @@ class ThreadFleet:
         """Replies in the order asked, each computed on one thread: the same bytes whatever their number."""
         if task.kind == "train" and getattr(self._model(task.features), "draws", False):
             _refuse("a module that draws while it trains (dropout) takes from a generator all threads share")
-        with self._limits.limit(limits=1):
+        with one_thread():
             asked = [
                 self._pool.submit(self._answers, task, [client for _, client in portion])
                 for portion in portions(clients, self._threads, task.kind)

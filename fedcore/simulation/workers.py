@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from fedcore.config import Config
 from fedcore.errors import ServiceError
+from fedcore.one_thread import one_thread
 from fedcore.simulation.desk import Desk
 from fedcore.simulation.parcels import Parcel, Sender, portions, taken
 from fedcore.simulation.shared import SharedFolder, SharedRows
@@ -121,14 +121,14 @@ class WorkerFleet:
 
 def _start(sites: Path, config: Config, keep: Path | None, shared: Path) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    threadpool_limits(1)
     global _desk  # noqa: PLW0603  the one thing a worker process is
     _desk = Desk(sites, config, keep, SharedRows(shared))
 
 
 def _answer(parcel: Parcel, portion: Sequence[tuple[int, str]]) -> list[tuple[int, tuple[bool, Reply]]]:
     assert _desk is not None, "the pool starts each worker with one"
-    return _desk.answers(parcel, portion)
+    with one_thread():
+        return _desk.answers(parcel, portion)
 
 
 def _end_with_parent() -> None:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
 from fedcore.adapters import numpy as plain
 from fedcore.adapters import numpy_compiled as kernel
@@ -77,21 +76,6 @@ def test_threads_and_repetition_change_no_byte_and_inputs_stay_as_they_are():
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(trained, list(range(6)) * 5)) == alone * 5
     assert [part.tobytes() for part in (start, x, y)] == before
-
-
-@pytest.mark.usefixtures("always")
-def test_blas_has_one_thread_while_anybody_trains_and_what_it_had_afterwards():
-    libraries, guard = ThreadpoolController().select(user_api="blas"), kernel.OneThread()
-
-    def threads() -> set[int]:
-        return {library.num_threads for library in libraries.lib_controllers}
-
-    with libraries.limit(limits=2):
-        with guard.inside():
-            with guard.inside():
-                assert threads() == {1}
-            assert threads() == {1}
-        assert threads() == {2}
 
 
 @pytest.mark.usefixtures("always")
