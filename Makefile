@@ -56,7 +56,7 @@ lock: setup ## Write requirements.lock from pyproject.toml, versions only
 bench-orchestration: setup ## Airflow's overhead a round, beside empty tasks
 	@$(PY) benchmarks/orchestration.py
 
-bench-aggregation: setup ## Aggregation beside Flower, ByzFL and the machine's own limits (a quarter of an hour)
+bench-aggregation: setup ## Aggregation beside Flower, ByzFL and the machine's own limits (half an hour)
 	@$(PY) benchmarks/aggregation.py
 
 bench-simulation: setup ## Seconds a round beside pfl-research, Flower and a bare PyTorch loop (under seven minutes)

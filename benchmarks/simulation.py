@@ -203,12 +203,9 @@ def measured(
     elif contender == "pfl" and many:
         torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [*torchrun, *command[1:]]
-    given = {
-        **FOUND,
-        "OMP_NUM_THREADS": str(1 if own else threads),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    given = {**FOUND, "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    if not own:  # fedcore sees to it itself, as its users run it
+        given["OMP_NUM_THREADS"] = str(threads)
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=given, timeout=900)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"start"')]

@@ -281,6 +281,8 @@ def _services_and_data(folder: Path, asked: argparse.Namespace) -> Iterator[Demo
         raise
     if not asked.keep:
         say(f"stopped {', '.join(services.down(folder))}")
+        again = "make up" if folder == Path("demo").resolve() else f"fedcore up --folder {folder}"
+        OUT.print(f"\nBoth pages open again at these addresses with: {again}", markup=False)
 
 
 def _data_stages(children: list[subprocess.Popen[str]]) -> None:
