@@ -36,12 +36,17 @@ class RunConfig:
 
 @dataclass(frozen=True, config=CLOSED)
 class PartitionConfig:
-    """How a set without natural clients is split; ``natural`` takes the client column."""
+    """How a set without natural clients is split; ``natural`` takes the client column.
+
+    With ``labels`` each client holds `labels_per_client` classes, drawn, or those of `labels_of_clients`: for each
+    client the numbers of its classes, from 0 in their sorted order, as a partition that others used.
+    """
 
     scheme: Literal["natural", "iid", "dirichlet", "labels", "quantity"] = "natural"
     clients: Annotated[int, Field(ge=1, le=100_000)] = 10
     alpha: Positive = 0.5
     labels_per_client: Annotated[int, Field(ge=1)] = 2
+    labels_of_clients: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] = ()
     min_rows: Annotated[int, Field(ge=1)] = 10
 
 

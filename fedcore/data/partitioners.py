@@ -4,7 +4,7 @@ A partitioner is a pure function ``(labels (n,), clients, rng, *, min_rows, …)
 each client``: every row exactly once, no client below `min_rows`, or a refusal in one sentence.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,55 +48,78 @@ def few_labels(
     clients: int,
     rng: np.random.Generator,
     *,
-    labels_per_client: int,
+    labels_per_client: int = 2,
+    labels_of_clients: Sequence[Sequence[int]] = (),
     min_rows: int = 1,
 ) -> list[Rows]:
     """Each client owns `labels_per_client` classes and shares their rows equally with the other owners.
 
     A client's first class is dealt in turn, so each has an owner; the others are drawn at random. Li et al.
-    2022, arXiv:2102.02079, section 4.1.
+    2022, arXiv:2102.02079, section 4.1. With `labels_of_clients` nothing is dealt: each owns the classes of those
+    numbers, from 0 in their sorted order.
     """
     _refuse_too_many(len(labels), clients, min_rows)
     classes = np.unique(labels)
-    if labels_per_client > len(classes):
+    if labels_of_clients:
+        _refuse_unfit(labels_of_clients, clients, len(classes))
+    elif labels_per_client > len(classes):
         raise BadConfig(
             "data.partition.labels_per_client",
             labels_per_client,
             f"must be at most {len(classes)}, the classes there are",
         )
-    if clients * labels_per_client < len(classes):
+    elif clients * labels_per_client < len(classes):
         raise BadConfig(
             "data.partition.labels_per_client",
             labels_per_client,
             f"{clients} clients with so few labels leave some of the {len(classes)} classes without an owner",
         )
     parts: list[list[Rows]] = [[] for _ in range(clients)]
-    for label, owners in _owners(classes, clients, labels_per_client, rng):
+    owned = labels_of_clients or _dealt(len(classes), clients, labels_per_client, rng)
+    for number, label in enumerate(classes):
+        owners = [client for client in range(clients) if number in owned[client]]
         shares = np.array_split(rng.permutation(np.flatnonzero(labels == label)), len(owners))
         for owner, rows in zip(owners, shares, strict=True):
             parts[owner].append(rows)
     sites = [np.sort(np.concatenate(part)) for part in parts]
     if min(map(len, sites)) < min_rows:
-        step = "raise data.partition.labels_per_client"
-        raise _out_of_reach(min_rows, clients, len(labels), f"{labels_per_client} labels each", step)
+        if labels_of_clients:
+            under, step = "the labels given", "give fewer clients the same label"
+        else:
+            under, step = f"{labels_per_client} labels each", "raise data.partition.labels_per_client"
+        raise _out_of_reach(min_rows, clients, len(labels), under, step)
     return sites
 
 
-def _owners(
-    classes: NDArray[Any], clients: int, each: int, rng: np.random.Generator
-) -> list[tuple[Any, list[int]]]:
-    """Which clients own each class: the first class of each client is dealt in turn, and the others drawn.
+def _dealt(classes: int, clients: int, each: int, rng: np.random.Generator) -> list[set[int]]:
+    """Which classes each client owns: the first is dealt in turn, and the others drawn.
 
     Where there are fewer clients than classes, those that have no owner yet are dealt before any is drawn.
     """
-    turn = rng.permutation(len(classes))
-    owned = [{int(turn[client % len(classes)])} for client in range(clients)]
+    turn = rng.permutation(classes)
+    owned = [{int(turn[client % classes])} for client in range(clients)]
     left = list(turn[clients:])  # classes without an owner
     for client in rng.permutation(clients):
         while len(owned[client]) < each:
-            free = [c for c in range(len(classes)) if c not in owned[client]]
+            free = [number for number in range(classes) if number not in owned[client]]
             owned[client].add(int(left.pop() if left else rng.choice(free)))
-    return [(label, [i for i in range(clients) if c in owned[i]]) for c, label in enumerate(classes)]
+    return owned
+
+
+def _refuse_unfit(owned: Sequence[Sequence[int]], clients: int, classes: int) -> None:
+    """Raise `BadConfig` unless `owned` gives each of the `clients` classes that are there, and each class an owner."""
+    field, held = "data.partition.labels_of_clients", {number for each in owned for number in each}
+    if len(owned) != clients:
+        raise BadConfig(
+            field, len(owned), f"must name the classes of {clients} clients (data.partition.clients)"
+        )
+    if not all(owned):
+        raise BadConfig(field, [], "leaves a client without a class; give each one or more")
+    if max(held) >= classes:
+        raise BadConfig(field, max(held), f"must number classes from 0 to {classes - 1}")
+    if len(held) < classes:
+        missing = min(set(range(classes)) - held)
+        raise BadConfig(field, sorted(held), f"leaves class {missing} without an owner; give it to a client")
 
 
 def quantity(
@@ -119,7 +142,11 @@ PARTITIONERS: dict[str, Partitioner] = {
     "labels": few_labels,
     "quantity": quantity,
 }
-OPTIONS = {"dirichlet": ("alpha",), "labels": ("labels_per_client",), "quantity": ("alpha",)}
+OPTIONS = {
+    "dirichlet": ("alpha",),
+    "labels": ("labels_per_client", "labels_of_clients"),
+    "quantity": ("alpha",),
+}
 
 
 def draw(labels: NDArray[Any], settings: PartitionConfig, seed: int) -> list[Rows]:

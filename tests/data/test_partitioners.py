@@ -52,6 +52,18 @@ def test_every_label_has_an_owner_whoever_is_fewer(seed: int, each: int, clients
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(2000))
 
 
+def test_clients_have_the_labels_that_are_given_and_share_them_equally() -> None:
+    given_labels = ((0, 1), (2, 3, 4), (5, 6, 7, 8, 9), (0, 9))
+    parts = draw(LABELS, config("labels", clients=4, labels_of_clients=given_labels), 3)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(2000))
+    assert [tuple(np.unique(LABELS[rows]).astype(int)) for rows in parts] == list(given_labels)
+    for shared, owners in ((0, (0, 3)), (9, (2, 3))):
+        sizes = [int((LABELS[parts[owner]] == str(shared)).sum()) for owner in owners]
+        assert max(sizes) - min(sizes) <= 1
+    other = draw(LABELS, config("labels", clients=4, labels_of_clients=given_labels), 4)
+    assert not np.array_equal(parts[0], other[0])
+
+
 def test_labels_of_a_client_are_drawn_and_not_the_same_for_several() -> None:
     """Dealt in turn, ten clients with two of ten labels each would be five pairs of twins that share with nobody else."""
     found = []
@@ -98,6 +110,31 @@ def test_one_client_gets_everything() -> None:
         ({"scheme": "labels", "labels_per_client": 11}, "must be at most 10, the classes there are, got 11"),
         ({"scheme": "labels", "labels_per_client": 1}, "leave some of the 10 classes without an owner"),
         ({"scheme": "labels", "labels_per_client": 2, "clients": 100, "min_rows": 19}, "under 2 labels each"),
+        (
+            {"scheme": "labels", "clients": 3, "labels_of_clients": ((0,), (1,))},
+            "data.partition.labels_of_clients: must name the classes of 3 clients (data.partition.clients), got 2",
+        ),
+        (
+            {"scheme": "labels", "clients": 2, "labels_of_clients": ((0,), ())},
+            "leaves a client without a class",
+        ),
+        (
+            {"scheme": "labels", "clients": 2, "labels_of_clients": ((0,), (10,))},
+            "must number classes from 0 to 9, got 10",
+        ),
+        (
+            {"scheme": "labels", "clients": 2, "labels_of_clients": (tuple(range(9)), (0,))},
+            "leaves class 9 without an owner",
+        ),
+        (
+            {
+                "scheme": "labels",
+                "clients": 2,
+                "min_rows": 500,
+                "labels_of_clients": (tuple(range(9)), (9, 8)),
+            },
+            "under the labels given; give fewer clients the same label",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
